@@ -1,0 +1,124 @@
+//! Maps between the XDP program and userspace: names and value layouts.
+
+use crate::cookie::Key;
+use crate::flow::Addr;
+
+/// `Array<Config>` with one entry: how to answer.
+pub const CONFIG: &str = "CONFIG";
+/// `Array<Secrets>` with one entry: the keys of this and the last slot.
+pub const SECRETS: &str = "SECRETS";
+/// `Array<u32>` of 65,536: [`port`] bits for each served port.
+pub const PORTS: &str = "PORTS";
+/// `HashMap<ListenKey, u32>`: address and port pairs that are served.
+pub const LISTENS: &str = "LISTENS";
+/// `HashMap<Addr, u32>`: the interface's addresses, for wildcard listens.
+pub const ADDRS: &str = "ADDRS";
+/// `HashMap<FlowKey, Flow>`: known connections.
+pub const FLOWS: &str = "FLOWS";
+/// `PerCpuArray<u64>`: see [`crate::counters`].
+pub const COUNTERS: &str = "COUNTERS";
+/// `XskMap`: AF_XDP socket by queue.
+pub const XSKS: &str = "XSKS";
+/// The program to attach.
+pub const PROGRAM: &str = "tcp_xdp";
+
+/// Bits of a `PORTS` entry.
+pub mod port {
+    /// Served on every address in `ADDRS`.
+    pub const ANY_ADDR: u32 = 1;
+    /// Served on some addresses, see `LISTENS`.
+    pub const SOME_ADDR: u32 = 2;
+}
+
+/// Bits of [`Config::flags`].
+pub mod flag {
+    /// Drop what has no valid cookie instead of answering RST (`xdp.on_invalid_ack = "drop"`).
+    pub const DROP_INVALID: u32 = 1;
+    /// Refuse SYNs and first ACKs without timestamps (`cookie.require_timestamps`).
+    pub const REQUIRE_TIMESTAMPS: u32 = 2;
+    /// Make no new connections; known flows go on.
+    pub const STOPPING: u32 = 4;
+    /// Accept a TCP checksum that covers only the pseudo-header: the sender is on
+    /// this machine and left the rest to an offload (`CHECKSUM_PARTIAL` over veth).
+    pub const PARTIAL_CHECKSUMS: u32 = 8;
+    /// Agree to ECN when offered together with timestamps.
+    pub const ECN: u32 = 16;
+}
+
+/// How to answer. 16 octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Config {
+    /// [`flag`] bits.
+    pub flags: u32,
+    /// Window of the SYN-ACK, octets, not scaled (RFC 7323 §2.2).
+    pub window: u16,
+    /// MSS that we announce over IPv4.
+    pub mss_v4: u16,
+    /// MSS that we announce over IPv6.
+    pub mss_v6: u16,
+    /// Our shift count, announced if the client offers one.
+    pub window_scale: u8,
+    /// Time to live, or hop limit, of answers.
+    pub hop_limit: u8,
+    /// Keeps the size a multiple of four.
+    pub reserved: u32,
+}
+
+/// Keys of two slots, each at the index of its slot number's lowest bit.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Secrets {
+    /// Key of the even and of the odd slot.
+    pub keys: [Key; 2],
+    /// Lowest bit of the current slot's number.
+    pub current: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
+}
+
+/// Key of `LISTENS`. 20 octets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(C)]
+pub struct ListenKey {
+    /// Served address.
+    pub addr: Addr,
+    /// Served port in network order.
+    pub port_be: u16,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// Value of `FLOWS`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Flow {
+    /// When the entry was made, `CLOCK_MONOTONIC` nanoseconds, coarse. An entry
+    /// that userspace never heard of (its first segment was lost on the way) is
+    /// removed by age.
+    pub created: u64,
+}
+
+const _: () = assert!(size_of::<Config>() == 16);
+const _: () = assert!(size_of::<Secrets>() == 40);
+const _: () = assert!(size_of::<ListenKey>() == 20);
+const _: () = assert!(size_of::<Flow>() == 8);
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY (all): repr(C) of integers without padding; any bits are a value.
+    macro_rules! pod {
+        ($($t:ty),*) => {$(
+            // SAFETY: see above.
+            unsafe impl aya::Pod for $t {}
+        )*};
+    }
+    pod!(
+        super::Config,
+        super::Secrets,
+        super::ListenKey,
+        super::Flow,
+        crate::flow::Addr,
+        crate::flow::FlowKey
+    );
+}

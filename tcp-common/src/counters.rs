@@ -1,0 +1,112 @@
+//! Verdicts and drop reasons of the XDP program. Every frame that it sees is
+//! counted exactly once, so the counters sum to the frames received.
+
+/// What became of the frames under a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Left to the kernel, untouched.
+    Pass,
+    /// Answered in place (`XDP_TX`).
+    Answered,
+    /// Sent to userspace (`XDP_REDIRECT`).
+    Redirected,
+    /// Dropped.
+    Dropped,
+}
+
+impl Verdict {
+    /// The verdict as a metric label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Answered => "answered",
+            Self::Redirected => "redirected",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+macro_rules! counters {
+    ($($variant:ident, $verdict:ident, $name:literal, $help:literal;)*) => {
+        /// Index into the per-CPU `COUNTERS` map.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Counter {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl Counter {
+            /// All counters in the order of their indices.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// What becomes of a frame counted here.
+            pub const fn verdict(self) -> Verdict {
+                match self { $(Self::$variant => Verdict::$verdict,)* }
+            }
+
+            /// Stable name, `snake_case`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One line of explanation.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    PassNotIp, Pass, "pass_not_ip", "Neither IPv4 nor IPv6 (ARP, unknown EtherType, a cut Ethernet header).";
+    PassNotTcp, Pass, "pass_not_tcp", "IP, but not TCP.";
+    PassNotServed, Pass, "pass_not_served", "TCP to an address or port that is not served.";
+    PassFragment, Pass, "pass_fragment", "A later IP fragment: its port is not known.";
+    PassMalformedIp, Pass, "pass_malformed_ip", "An IP or TCP header cut short or contradicting itself before its port was known.";
+    PassExtensions, Pass, "pass_extensions", "More IPv6 extension headers than are walked.";
+    SynAck, Answered, "syn_ack", "A SYN answered with a cookie.";
+    RstBadCookie, Answered, "rst_bad_cookie", "No flow and no valid cookie: answered with RST.";
+    RstFlowTableFull, Answered, "rst_flow_table_full", "A valid cookie, but no room for one more connection: answered with RST.";
+    ToFlow, Redirected, "to_flow", "A segment of a known connection.";
+    ToAccept, Redirected, "to_accept", "No flow yet, but a valid cookie: a new connection.";
+    DropBadCookie, Dropped, "drop_bad_cookie", "No flow and no valid cookie: dropped, as xdp.on_invalid_ack says.";
+    DropFlowTableFull, Dropped, "drop_flow_table_full", "A valid cookie, but no room for one more connection: dropped, as xdp.on_invalid_ack says.";
+    DropNoTimestamps, Dropped, "drop_no_timestamps", "A SYN or first ACK without timestamps while cookie.require_timestamps refuses it.";
+    DropRst, Dropped, "drop_rst", "An RST without a flow.";
+    DropFlags, Dropped, "drop_flags", "Flags that open nothing and belong to no flow (none, SYN+FIN, SYN+ACK, no ACK).";
+    DropSource, Dropped, "drop_source", "A source address or port that cannot be answered.";
+    DropFragment, Dropped, "drop_fragment", "The first fragment of a segment to a served port.";
+    DropLength, Dropped, "drop_length", "The packet is longer than its frame, or the header longer than the segment.";
+    DropDataOffset, Dropped, "drop_data_offset", "A data offset below 5.";
+    DropOptions, Dropped, "drop_options", "A TCP option whose length is wrong.";
+    DropIpChecksum, Dropped, "drop_ip_checksum", "A wrong IPv4 header checksum.";
+    DropTcpChecksum, Dropped, "drop_tcp_checksum", "A wrong TCP checksum on a SYN or first ACK.";
+    DropStopping, Dropped, "drop_stopping", "A SYN or first ACK while the server lets connections end.";
+    DropNoSocket, Dropped, "drop_no_socket", "For userspace, but no AF_XDP socket on this queue.";
+    DropResize, Dropped, "drop_resize", "The frame could not be resized for the answer.";
+}
+
+/// Number of counters, the size of the `COUNTERS` map.
+pub const COUNT: usize = Counter::ALL.len();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_names_and_verdicts_fit_together() {
+        let mut names = std::collections::HashSet::new();
+        for (i, c) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*c as usize, i);
+            assert!(names.insert(c.name()), "{} twice", c.name());
+            match c.verdict() {
+                Verdict::Pass => assert!(c.name().starts_with("pass_")),
+                Verdict::Dropped => assert!(c.name().starts_with("drop_")),
+                Verdict::Redirected => assert!(c.name().starts_with("to_")),
+                Verdict::Answered => {
+                    assert!(c.name().starts_with("syn_") || c.name().starts_with("rst_"))
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! TCP options: MSS (RFC 9293 §3.2), window scale and timestamps (RFC 7323),
+//! SACK-permitted and SACK (RFC 2018).
+
+use super::Bytes;
+
+/// Kind 0: end of option list.
+pub const END: u8 = 0;
+/// Kind 1: no operation.
+pub const NOP: u8 = 1;
+/// Kind 2: maximum segment size.
+pub const MSS: u8 = 2;
+/// Kind 3: window scale.
+pub const WINDOW_SCALE: u8 = 3;
+/// Kind 4: SACK permitted.
+pub const SACK_PERMITTED: u8 = 4;
+/// Kind 5: SACK.
+pub const SACK: u8 = 5;
+/// Kind 8: timestamps.
+pub const TIMESTAMPS: u8 = 8;
+
+/// Largest shift count; larger ones are used as 14 (RFC 7323 §2.3).
+pub const MAX_WINDOW_SCALE: u8 = 14;
+
+/// The timestamps option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timestamps {
+    /// The sender's clock.
+    pub val: u32,
+    /// Echo of the receiver's clock; counts only with ACK.
+    pub ecr: u32,
+}
+
+/// Where the SACK blocks of a segment lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SackBlocks {
+    /// Offset of the first block in the frame.
+    pub offset: usize,
+    /// Number of blocks of 8 octets, 1 to 4.
+    pub count: usize,
+}
+
+/// The options of one segment. An option that came twice has its last value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Maximum segment size, as sent.
+    pub mss: Option<u16>,
+    /// Window scale, at most [`MAX_WINDOW_SCALE`].
+    pub window_scale: Option<u8>,
+    /// SACK permitted.
+    pub sack_permitted: bool,
+    /// Timestamps.
+    pub timestamps: Option<Timestamps>,
+    /// SACK blocks.
+    pub sack: Option<SackBlocks>,
+}
+
+/// What a SYN offers; [`Options`] without what has no meaning there.
+pub type SynOptions = Options;
+
+/// An option's length is shorter than its kind demands, or passes the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadOption;
+
+/// Parses the options in `[start, end)` of `frame`, `end - start` at most 40.
+/// Unknown kinds are skipped by their length (RFC 9293 §3.1, MUST-6).
+#[inline(always)]
+pub fn parse<B: Bytes + ?Sized>(frame: &B, start: usize, end: usize) -> Result<Options, BadOption> {
+    let mut out = Options::default();
+    if end == start {
+        return Ok(out);
+    }
+    if end - start == 20 {
+        if let Some(o) = linux_syn(frame, start) {
+            return Ok(o);
+        }
+    } else if end - start == 12 {
+        if let Some(ts) = padded_timestamps(frame, start) {
+            out.timestamps = Some(ts);
+            return Ok(out);
+        }
+    }
+    let mut at = start;
+    // Every option takes at least one octet.
+    for _ in 0..super::tcp::MAX_OPTIONS_LEN {
+        if at >= end {
+            break;
+        }
+        let kind = frame.window::<1>(at).ok_or(BadOption)?.u8::<0>();
+        if kind == END {
+            break;
+        }
+        if kind == NOP {
+            at += 1;
+            continue;
+        }
+        if at + 1 >= end {
+            return Err(BadOption);
+        }
+        let len = usize::from(frame.window::<1>(at + 1).ok_or(BadOption)?.u8::<0>());
+        if len < 2 || at + len > end {
+            return Err(BadOption);
+        }
+        match kind {
+            MSS => {
+                if len != 4 {
+                    return Err(BadOption);
+                }
+                out.mss = Some(frame.window::<2>(at + 2).ok_or(BadOption)?.be16::<0>());
+            }
+            WINDOW_SCALE => {
+                if len != 3 {
+                    return Err(BadOption);
+                }
+                let shift = frame.window::<1>(at + 2).ok_or(BadOption)?.u8::<0>();
+                out.window_scale = Some(clamp_scale(shift));
+            }
+            SACK_PERMITTED => {
+                if len != 2 {
+                    return Err(BadOption);
+                }
+                out.sack_permitted = true;
+            }
+            TIMESTAMPS => {
+                if len != 10 {
+                    return Err(BadOption);
+                }
+                let w = frame.window::<8>(at + 2).ok_or(BadOption)?;
+                out.timestamps = Some(Timestamps {
+                    val: w.be32::<0>(),
+                    ecr: w.be32::<4>(),
+                });
+            }
+            SACK => {
+                if len < 10 || (len - 2) & 7 != 0 {
+                    return Err(BadOption);
+                }
+                out.sack = Some(SackBlocks {
+                    offset: at + 2,
+                    count: (len - 2) >> 3,
+                });
+            }
+            _ => {}
+        }
+        at += len;
+    }
+    Ok(out)
+}
+
+#[inline(always)]
+const fn clamp_scale(shift: u8) -> u8 {
+    if shift > MAX_WINDOW_SCALE {
+        MAX_WINDOW_SCALE
+    } else {
+        shift
+    }
+}
+
+/// The layout that Linux sends on a SYN: MSS, SACK-permitted, timestamps, NOP,
+/// window scale. Most SYNs of the world, floods among them.
+#[inline(always)]
+fn linux_syn<B: Bytes + ?Sized>(frame: &B, start: usize) -> Option<Options> {
+    const SACK_TS: u32 = u32::from_be_bytes([SACK_PERMITTED, 2, TIMESTAMPS, 10]);
+    let w = frame.window::<20>(start)?;
+    let scale = w.be32::<16>();
+    if w.be16::<0>() != u16::from_be_bytes([MSS, 4])
+        || w.be32::<4>() != SACK_TS
+        || scale >> 8 != u32::from_be_bytes([0, NOP, WINDOW_SCALE, 3])
+    {
+        return None;
+    }
+    Some(Options {
+        mss: Some(w.be16::<2>()),
+        window_scale: Some(clamp_scale(scale as u8)),
+        sack_permitted: true,
+        timestamps: Some(Timestamps {
+            val: w.be32::<8>(),
+            ecr: w.be32::<12>(),
+        }),
+        sack: None,
+    })
+}
+
+/// `NOP NOP timestamps`, the layout of RFC 7323 appendix A.
+#[inline(always)]
+pub fn padded_timestamps<B: Bytes + ?Sized>(frame: &B, start: usize) -> Option<Timestamps> {
+    let w = frame.window::<12>(start)?;
+    if w.be32::<0>() != u32::from_be_bytes([NOP, NOP, TIMESTAMPS, 10]) {
+        return None;
+    }
+    Some(Timestamps {
+        val: w.be32::<4>(),
+        ecr: w.be32::<8>(),
+    })
+}
+
+/// Options of a SYN-ACK as words in the order they are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynAckOptions {
+    /// The words as numbers; stored big-endian. Only the first [`Self::words`] count.
+    pub word: [u32; 5],
+    /// How many words, 1 to 5.
+    pub words: usize,
+}
+
+/// Lays out the options of a SYN-ACK: MSS always, the others if given.
+#[inline(always)]
+pub fn syn_ack(
+    mss: u16,
+    window_scale: Option<u8>,
+    sack_permitted: bool,
+    timestamps: Option<Timestamps>,
+) -> SynAckOptions {
+    let scale = match window_scale {
+        Some(shift) => u32::from_be_bytes([NOP, WINDOW_SCALE, 3, shift]),
+        None => 0,
+    };
+    let mut out = SynAckOptions {
+        word: [u32::from_be_bytes([MSS, 4, 0, 0]) | mss as u32, 0, 0, 0, 0],
+        words: 1,
+    };
+    if let Some(ts) = timestamps {
+        out.word[1] = if sack_permitted {
+            u32::from_be_bytes([SACK_PERMITTED, 2, TIMESTAMPS, 10])
+        } else {
+            u32::from_be_bytes([NOP, NOP, TIMESTAMPS, 10])
+        };
+        out.word[2] = ts.val;
+        out.word[3] = ts.ecr;
+        out.words = 4;
+        if window_scale.is_some() {
+            out.word[4] = scale;
+            out.words = 5;
+        }
+    } else if sack_permitted {
+        out.word[1] = u32::from_be_bytes([NOP, NOP, SACK_PERMITTED, 2]);
+        out.words = 2;
+        if window_scale.is_some() {
+            out.word[2] = scale;
+            out.words = 3;
+        }
+    } else if window_scale.is_some() {
+        out.word[1] = scale;
+        out.words = 2;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;
