@@ -1,2 +1,2 @@
-//! Placeholder until the first slice lands.
+//! The server's command line.
 fn main() {}

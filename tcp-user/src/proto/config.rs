@@ -1,0 +1,56 @@
+//! What the engine can be told. The TOML keys of `control::config` map onto this.
+
+use std::time::Duration;
+use tcp_common::abi::Secrets;
+
+/// Limits and timers of an [`super::Endpoint`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Maximum segment lifetime; TIME-WAIT lasts twice as long (RFC 9293 §3.4.2). Default 30 s.
+    pub msl: Duration,
+    /// Lower bound of the retransmission timeout (RFC 6298 §2.4). Default 200 ms.
+    pub rto_min: Duration,
+    /// Idle time before the first keepalive probe (RFC 9293 §3.8.4); `None`: no probes.
+    pub keepalive: Option<Duration>,
+    /// Octets of receive buffer per connection at most; bounds RCV.WND.
+    pub recv_buffer: usize,
+    /// Octets of send buffer per connection at most.
+    pub send_buffer: usize,
+    /// Connections at most, TIME-WAIT included.
+    pub max_connections: usize,
+    /// Window that XDP announces in the SYN-ACK, octets, not scaled: the first RCV.WND.
+    pub initial_window: u16,
+    /// Our shift count where the client scales, as XDP announces it.
+    pub window_scale: u8,
+    /// Largest IP packet that the interface sends, octets: bounds the MSS.
+    pub mtu: u16,
+    /// Time to live, or hop limit, of what we send.
+    pub hop_limit: u8,
+    /// Accept a TCP checksum that covers only the pseudo-header
+    /// (`CHECKSUM_PARTIAL` from a veth peer on this machine).
+    pub partial_checksums: bool,
+    /// Record [`super::TraceEvent`]s.
+    pub trace: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            msl: Duration::from_secs(30),
+            rto_min: Duration::from_millis(200),
+            keepalive: None,
+            recv_buffer: 1 << 20,
+            send_buffer: 1 << 20,
+            max_connections: 1 << 17,
+            initial_window: 65_535,
+            window_scale: 7,
+            mtu: 1500,
+            hop_limit: 64,
+            partial_checksums: false,
+            trace: false,
+        }
+    }
+}
+
+/// Keys with which cookies are checked; the same as XDP has.
+pub type Keys = Secrets;
