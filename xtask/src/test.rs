@@ -1,0 +1,122 @@
+//! `cargo xtask test`: every tier, from the cheapest to the one that needs most.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
+use xtask::{process, workspace};
+
+use crate::lint;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// Format, clippy, and the rule that the protocol core does no I/O
+    Lint,
+    /// Unit and property tests, and the simulations of the protocol core
+    Unit,
+    /// The XDP program in the kernel, frame by frame; as root
+    #[value(name = "prog_run", alias = "prog-run")]
+    ProgRun,
+    /// The server against the kernel's TCP in network namespaces; as root
+    Netns,
+}
+
+/// Runs all tiers, or one.
+pub(crate) fn test(only: Option<Tier>) -> Result<()> {
+    let wanted = |tier| only.is_none_or(|only| only == tier);
+    if wanted(Tier::Lint) {
+        lint::lint()?;
+    }
+    if wanted(Tier::Unit) {
+        headline("unit, property and simulation tests");
+        process::run_shown(workspace::cargo().args([
+            "test",
+            "--workspace",
+            "--exclude",
+            "tcp-ebpf",
+        ]))?;
+    }
+    // In this order: what the XDP program does comes before what is built on it.
+    let mut names = integration_tests()?;
+    names.sort_by_key(|name| (name != "prog_run", name.clone()));
+    for name in names {
+        let tier = if name == "prog_run" {
+            Tier::ProgRun
+        } else {
+            Tier::Netns
+        };
+        if wanted(tier) {
+            headline(&format!("{name}, as root"));
+            run_as_root(&name)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn headline(text: &str) {
+    eprintln!("\n=== {text} ===");
+}
+
+/// The names of the integration tests of the server.
+fn integration_tests() -> Result<Vec<String>> {
+    let Ok(directory) = fs::read_dir(workspace::root().join("tcp-user/tests")) else {
+        return Ok(Vec::new());
+    };
+    let mut names = Vec::new();
+    for entry in directory {
+        let path = entry?.path();
+        let is_test = path.extension().is_some_and(|extension| extension == "rs")
+            || path.join("main.rs").exists();
+        if let Some(name) = path.file_stem().filter(|_| is_test) {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Runs an integration test with those of its cases that need root.
+fn run_as_root(name: &str) -> Result<()> {
+    let mut args = vec!["--include-ignored"];
+    if name != "prog_run" {
+        // They share the machine: its processors, its memory for UMEM.
+        args.push("--test-threads=1");
+    }
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--package", "tcp-user", "--test", name]);
+    if process::is_root() {
+        return process::run_shown(cargo.arg("--").args(args));
+    }
+    // Cargo itself would leave files of root's in the target directory.
+    cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
+    let output = cargo
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(output.status.success(), "building the test {name} failed");
+    let test = executable(&output.stdout).context("cargo named no test executable")?;
+    let mut sudo: Command = process::as_root(test, "run the tests that need root")?;
+    process::run_shown(
+        sudo.args(args)
+            .current_dir(workspace::root().join("tcp-user")),
+    )
+}
+
+/// The test executable among cargo's messages, which are one JSON value a line.
+fn executable(messages: &[u8]) -> Option<PathBuf> {
+    messages
+        .split(|&byte| byte == b'\n')
+        .rev()
+        .find_map(|line| {
+            let message: serde_json::Value = serde_json::from_slice(line).ok()?;
+            let is_test = message["target"]["kind"]
+                .as_array()?
+                .iter()
+                .any(|kind| kind == "test");
+            let path = message["executable"].as_str().filter(|_| is_test)?;
+            Some(PathBuf::from(path))
+        })
+}
