@@ -9,7 +9,7 @@ mod test;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{Parser, Subcommand, ValueEnum, builder::PossibleValue, error::ErrorKind};
 use xtask::{lab, process};
 
 use crate::setup::Scope;
@@ -44,6 +44,9 @@ enum Task {
     Lab {
         /// Bring it up afresh, or take it down
         action: Action,
+        /// The tools that it takes are there
+        #[arg(long, hide = true)]
+        is_set_up: bool,
     },
     /// What `run` does as root
     #[command(hide = true)]
@@ -53,7 +56,7 @@ enum Task {
     },
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Action {
     Up,
     Down,
@@ -85,21 +88,27 @@ fn perform(task: Task) -> Result<ExitCode> {
             setup::setup(Scope::Test)?;
             test::test(only)?;
         }
-        Task::Lab { action } if !process::is_root() => {
-            let word = action
-                .to_possible_value()
-                .map(|value| value.get_name().to_owned());
-            let this = std::env::current_exe()?;
-            let mut sudo = process::as_root(this, "make a network namespace")?;
-            process::run_shown(sudo.arg("lab").args(word))?;
-        }
-        Task::Lab { action: Action::Up } => lab::Lab::up()?.keep(),
-        Task::Lab {
-            action: Action::Down,
-        } => lab::down()?,
+        Task::Lab { action, is_set_up } => perform_lab(action, is_set_up)?,
         Task::ServeLab { binary } => return run::serve_lab(&binary),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn perform_lab(action: Action, is_set_up: bool) -> Result<()> {
+    if action == Action::Up && !is_set_up {
+        setup::lab()?;
+    }
+    if !process::is_root() {
+        let word = action.to_possible_value();
+        let word = word.as_ref().map(PossibleValue::get_name);
+        let mut sudo = process::as_root(std::env::current_exe()?, "make a network namespace")?;
+        return process::run_shown(sudo.args(["lab", "--is-set-up"]).args(word));
+    }
+    match action {
+        Action::Up => lab::Lab::up()?.keep(),
+        Action::Down => lab::down()?,
+    }
+    Ok(())
 }
 
 /// What was asked for (`--help`), or one line that says what is wrong and exit code 2.

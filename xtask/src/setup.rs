@@ -60,16 +60,11 @@ pub(crate) enum Scope {
 
 /// Sets the machine up and returns the BPF toolchain.
 pub(crate) fn setup(scope: Scope) -> Result<Toolchain> {
-    let mut setup = Setup {
-        step: 0,
-        steps: match scope {
-            Scope::Build => 2,
-            Scope::Run => 3,
-            Scope::Test => 5,
-        },
-        log: workspace::target_dir()?.join("setup.log"),
-        apt: Apt::find(),
-    };
+    let mut setup = Setup::new(match scope {
+        Scope::Build => 2,
+        Scope::Run => 3,
+        Scope::Test => 5,
+    })?;
     let toolchain = setup.toolchain()?;
     if scope >= Scope::Run {
         setup.tools("lab tools", LAB_TOOLS)?;
@@ -79,6 +74,11 @@ pub(crate) fn setup(scope: Scope) -> Result<Toolchain> {
         setup.lints()?;
     }
     Ok(toolchain)
+}
+
+/// Sets up what the lab takes, without a server in it.
+pub(crate) fn lab() -> Result<()> {
+    Setup::new(1)?.tools("lab tools", LAB_TOOLS)
 }
 
 /// Debian's package manager, and whether it knows this day's packages.
@@ -109,6 +109,15 @@ struct Setup {
 }
 
 impl Setup {
+    fn new(steps: u32) -> Result<Self> {
+        Ok(Self {
+            step: 0,
+            steps,
+            log: workspace::target_dir()?.join("setup.log"),
+            apt: Apt::find(),
+        })
+    }
+
     fn say(&self, what: &str) {
         eprintln!("[setup {}/{}] {what}", self.step, self.steps);
     }
