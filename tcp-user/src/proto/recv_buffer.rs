@@ -1,0 +1,108 @@
+//! Received octets: those in order, for the application, and behind them those that
+//! arrived out of order. Which of the latter are there is
+//! [`super::assembler::Assembler`]'s to know.
+
+use super::ring::{MAX_CAPACITY, Ring};
+
+/// Receive buffer of one connection. It holds no memory while it is empty and grows in
+/// powers of two as octets come.
+#[derive(Clone, Debug)]
+pub(crate) struct RecvBuffer {
+    ring: Ring,
+    /// Octets in order and not read.
+    len: u32,
+    /// Octets from the front to the last one stored, holes included; at least `len`.
+    high: u32,
+    capacity: u32,
+}
+
+impl RecvBuffer {
+    /// An empty buffer of at most `capacity` octets.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            ring: Ring::default(),
+            len: 0,
+            high: 0,
+            capacity: capacity.min(MAX_CAPACITY) as u32,
+        }
+    }
+
+    /// Stores `data` at `offset` octets beyond the end of what is in order (so 0 is
+    /// RCV.NXT) and returns how many octets fit.
+    pub(crate) fn write_at(&mut self, offset: usize, data: &[u8]) -> usize {
+        let start = self.len().saturating_add(offset);
+        let fits = data.len().min(self.capacity().saturating_sub(start));
+        if fits == 0 {
+            return 0;
+        }
+        let end = start + fits;
+        self.ring.reserve(end, self.high as usize);
+        self.ring.store(start, &data[..fits]);
+        self.high = self.high.max(end as u32);
+        fits
+    }
+
+    /// The next `octets` beyond the end are complete: they become readable. They were
+    /// stored before.
+    pub(crate) fn commit(&mut self, octets: usize) {
+        debug_assert!(octets <= (self.high - self.len) as usize);
+        self.len += octets.min((self.high - self.len) as usize) as u32;
+    }
+
+    /// All that is readable, in order.
+    pub(crate) fn readable(&self) -> [&[u8]; 2] {
+        self.ring.slices(0, self.len())
+    }
+
+    /// Readable octets.
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether nothing is readable.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Drops the first `octets` readable ones.
+    pub(crate) fn consume(&mut self, octets: usize) {
+        debug_assert!(octets <= self.len());
+        let octets = octets.min(self.len());
+        self.len -= octets as u32;
+        self.high -= octets as u32;
+        if self.high == 0 {
+            self.ring.release();
+        } else {
+            self.ring.advance(octets);
+        }
+    }
+
+    /// Copies readable octets into `buf`, drops them and returns how many.
+    pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
+        let n = buf.len().min(self.len());
+        let [a, b] = self.ring.slices(0, n);
+        buf[..a.len()].copy_from_slice(a);
+        buf[a.len()..n].copy_from_slice(b);
+        self.consume(n);
+        n
+    }
+
+    /// Room beyond what is in order: the most that RCV.WND can be.
+    pub(crate) fn window(&self) -> usize {
+        (self.capacity - self.len) as usize
+    }
+
+    /// Octets at most, out-of-order ones included.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity as usize
+    }
+
+    /// Changes the capacity, though not below what is stored. The caller keeps the
+    /// right edge of the window that it has announced.
+    pub(crate) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = (capacity.min(MAX_CAPACITY) as u32).max(self.high);
+    }
+}
+
+#[cfg(test)]
+mod tests;

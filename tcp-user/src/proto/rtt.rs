@@ -1,0 +1,93 @@
+//! Round-trip time and retransmission timeout (RFC 6298).
+
+use std::time::Duration;
+
+/// RTO before the first sample (RFC 6298 §2.1).
+pub(crate) const INITIAL_RTO: Duration = Duration::from_secs(1);
+/// Upper bound of the RTO (RFC 6298 §2.5 allows one of at least 60 s).
+pub(crate) const MAX_RTO: Duration = Duration::from_secs(60);
+/// Clock granularity G (RFC 6298 §2): that of the timer wheel, µs.
+const GRANULARITY: u32 = 1_000;
+
+/// SRTT, RTTVAR and RTO of one connection. 16 octets; times inside in µs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RttEstimator {
+    /// 0: no sample yet.
+    srtt: u32,
+    rttvar: u32,
+    rto_min: u32,
+    /// How often the timer expired without an answer.
+    backoff: u8,
+}
+
+/// Microseconds, saturating.
+fn micros(d: Duration) -> u32 {
+    u32::try_from(d.as_micros()).unwrap_or(u32::MAX)
+}
+
+impl RttEstimator {
+    /// No sample yet. `rto_min` bounds the RTO from below (RFC 6298 §2.4) and is
+    /// itself at most [`MAX_RTO`].
+    pub(crate) fn new(rto_min: Duration) -> Self {
+        Self {
+            srtt: 0,
+            rttvar: 0,
+            rto_min: micros(rto_min.min(MAX_RTO)),
+            backoff: 0,
+        }
+    }
+
+    /// Takes a measured round trip (RFC 6298 §2.2 and §2.3) and ends backoff (§5.7). The
+    /// caller leaves out segments that were retransmitted (Karn, §3) unless
+    /// timestamps tell which one was answered.
+    pub(crate) fn sample(&mut self, rtt: Duration) {
+        let r = micros(rtt.min(MAX_RTO)).max(1);
+        if self.srtt == 0 {
+            self.srtt = r;
+            self.rttvar = r / 2;
+        } else {
+            // In this order: RTTVAR wants the old SRTT. No product passes 60 s · 7 in µs.
+            self.rttvar = (3 * self.rttvar + self.srtt.abs_diff(r)) / 4;
+            self.srtt = ((7 * self.srtt + r) / 8).max(1);
+        }
+        self.backoff = 0;
+    }
+
+    /// The timer expired: doubles the RTO (RFC 6298 §5.5), up to [`MAX_RTO`].
+    pub(crate) fn backoff(&mut self) {
+        if self.rto() < MAX_RTO {
+            self.backoff += 1;
+        }
+    }
+
+    /// Ends backoff without a sample, when new data was acknowledged.
+    pub(crate) fn reset_backoff(&mut self) {
+        self.backoff = 0;
+    }
+
+    /// The retransmission timeout, within `rto_min` and [`MAX_RTO`].
+    pub(crate) fn rto(&self) -> Duration {
+        let base = if self.srtt == 0 {
+            micros(INITIAL_RTO)
+        } else {
+            self.srtt
+                .saturating_add(GRANULARITY.max(self.rttvar.saturating_mul(4)))
+        };
+        // The initial RTO of 1 s stands even where `rto_min` is lower.
+        let doubled = u64::from(base.max(self.rto_min)) << self.backoff.min(31);
+        Duration::from_micros(doubled).min(MAX_RTO)
+    }
+
+    /// Smoothed round-trip time; `None` before the first sample.
+    pub(crate) fn srtt(&self) -> Option<Duration> {
+        (self.srtt != 0).then(|| Duration::from_micros(self.srtt.into()))
+    }
+
+    /// Variation of the round-trip time; zero before the first sample.
+    pub(crate) fn rttvar(&self) -> Duration {
+        Duration::from_micros(self.rttvar.into())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Octets from SND.UNA on: sent and not acknowledged, then not yet sent.
+
+use super::ring::{MAX_CAPACITY, Ring};
+
+/// Send buffer of one connection. It holds no memory while it is empty and grows in
+/// powers of two as octets come.
+#[derive(Clone, Debug)]
+pub(crate) struct SendBuffer {
+    ring: Ring,
+    len: u32,
+    capacity: u32,
+}
+
+impl SendBuffer {
+    /// An empty buffer of at most `capacity` octets.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            ring: Ring::default(),
+            len: 0,
+            capacity: capacity.min(MAX_CAPACITY) as u32,
+        }
+    }
+
+    /// Appends of `data` what fits and returns how many octets that were.
+    pub(crate) fn write(&mut self, data: &[u8]) -> usize {
+        let n = data.len().min(self.room());
+        let end = self.len() + n;
+        self.ring.reserve(end, self.len());
+        self.ring.store(self.len(), &data[..n]);
+        self.len = end as u32;
+        n
+    }
+
+    /// Octets stored.
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether nothing is stored.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Octets that [`Self::write`] would take.
+    pub(crate) fn room(&self) -> usize {
+        self.capacity.saturating_sub(self.len) as usize
+    }
+
+    /// Octets at most.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity as usize
+    }
+
+    /// Changes the capacity; what is stored stays even if it is more.
+    pub(crate) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity.min(MAX_CAPACITY) as u32;
+    }
+
+    /// Copies octets from SND.UNA + `offset` on into `out` and returns how many there were.
+    pub(crate) fn copy_at(&self, offset: usize, out: &mut [u8]) -> usize {
+        let [a, b] = self.slices_at(offset, out.len());
+        out[..a.len()].copy_from_slice(a);
+        out[a.len()..a.len() + b.len()].copy_from_slice(b);
+        a.len() + b.len()
+    }
+
+    /// At most `len` octets from SND.UNA + `offset` on.
+    pub(crate) fn slices_at(&self, offset: usize, len: usize) -> [&[u8]; 2] {
+        let len = len.min(self.len().saturating_sub(offset));
+        self.ring.slices(offset, len)
+    }
+
+    /// Drops `octets` acknowledged ones from the front.
+    pub(crate) fn ack(&mut self, octets: usize) {
+        debug_assert!(octets <= self.len());
+        let octets = octets.min(self.len());
+        self.len -= octets as u32;
+        if self.len == 0 {
+            self.ring.release();
+        } else {
+            self.ring.advance(octets);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
