@@ -40,18 +40,24 @@ pub(crate) fn test(only: Option<Tier>) -> Result<()> {
             "tcp-ebpf",
         ]))?;
     }
-    // In this order: what the XDP program does comes before what is built on it.
-    let mut names = integration_tests()?;
-    names.sort_by_key(|name| (name != "prog_run", name.clone()));
-    for name in names {
-        let tier = if name == "prog_run" {
-            Tier::ProgRun
-        } else {
-            Tier::Netns
+    let mut tests = Vec::new();
+    for package in ["tcp-user", "xtask"] {
+        tests.extend(
+            integration_tests(package)?
+                .into_iter()
+                .map(|name| (package, name)),
+        );
+    }
+    // Each stands on the ones before: the XDP program, the namespaces, the server in them.
+    tests.sort_by_key(|(package, name)| (name != "prog_run", *package != "xtask", name.clone()));
+    for (package, name) in tests {
+        let tier = match name.as_str() {
+            "prog_run" => Tier::ProgRun,
+            _ => Tier::Netns,
         };
         if wanted(tier) {
-            headline(&format!("{name}, as root"));
-            run_as_root(&name)?;
+            headline(&format!("{package}, test {name}, as root"));
+            run_as_root(package, &name)?;
         }
     }
     Ok(())
@@ -61,9 +67,9 @@ pub(crate) fn headline(text: &str) {
     eprintln!("\n=== {text} ===");
 }
 
-/// The names of the integration tests of the server.
-fn integration_tests() -> Result<Vec<String>> {
-    let Ok(directory) = fs::read_dir(workspace::root().join("tcp-user/tests")) else {
+/// The names of the integration tests of a package.
+fn integration_tests(package: &str) -> Result<Vec<String>> {
+    let Ok(directory) = fs::read_dir(workspace::root().join(package).join("tests")) else {
         return Ok(Vec::new());
     };
     let mut names = Vec::new();
@@ -79,14 +85,14 @@ fn integration_tests() -> Result<Vec<String>> {
 }
 
 /// Runs an integration test with those of its cases that need root.
-fn run_as_root(name: &str) -> Result<()> {
+fn run_as_root(package: &str, name: &str) -> Result<()> {
     let mut args = vec!["--include-ignored"];
     if name != "prog_run" {
         // They share the machine: its processors, its memory for UMEM.
         args.push("--test-threads=1");
     }
     let mut cargo = workspace::cargo();
-    cargo.args(["test", "--package", "tcp-user", "--test", name]);
+    cargo.args(["test", "--package", package, "--test", name]);
     if process::is_root() {
         return process::run_shown(cargo.arg("--").args(args));
     }
@@ -99,10 +105,7 @@ fn run_as_root(name: &str) -> Result<()> {
     ensure!(output.status.success(), "building the test {name} failed");
     let test = executable(&output.stdout).context("cargo named no test executable")?;
     let mut sudo: Command = process::as_root(test, "run the tests that need root")?;
-    process::run_shown(
-        sudo.args(args)
-            .current_dir(workspace::root().join("tcp-user")),
-    )
+    process::run_shown(sudo.args(args).current_dir(workspace::root().join(package)))
 }
 
 /// The test executable among cargo's messages, which are one JSON value a line.
