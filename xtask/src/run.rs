@@ -1,6 +1,7 @@
 //! `cargo xtask run`: the server in the lab, or on a real interface.
 
 use std::{
+    env,
     ffi::OsString,
     io::{self, BufReader, Write as _},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
@@ -35,16 +36,24 @@ use crate::{
 /// What the server in the lab listens on.
 const LISTEN: &[&str] = &["*:80=http", "*:7=echo", "*:9=discard", "*:19=chargen"];
 
-const TRY: &str = "
+/// Three things to try.
+fn hints() -> String {
+    // This process is root in any case; the user may be another.
+    let sudo = env::var_os("SUDO_USER").map_or("", |_| "sudo ");
+    format!(
+        "
 The lab is up. Three things to try from another shell:
 
-  curl http://10.77.0.2/             over IPv6: curl -g 'http://[fd77::2]/'
-  echo hello | nc -N 10.77.0.2 7     echo, with a half-close
-  sudo timeout 5 hping3 --flood -S -p 80 10.77.0.2
-                                     five seconds of SYN flood; curl still works
+  curl http://10.77.0.2/             and over IPv6: curl -g 'http://[fd77::2]/'
+  echo hello | nc -N 10.77.0.2 7     an echo, with a half-close
+  {sudo}timeout 5 hping3 --flood -S -p 80 10.77.0.2
+                                     a SYN flood for five seconds; curl goes on working
 
-Every connection shows up below. Ctrl-C ends the server and removes the lab.
-";
+Connections show up below. Ctrl-C ends the server and removes the lab.
+
+"
+    )
+}
 
 /// Runs the server with these arguments, or in the lab if there are none.
 pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
@@ -62,7 +71,7 @@ pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
     if process::is_root() {
         return serve_lab(&binary);
     }
-    let this = std::env::current_exe()?;
+    let this = env::current_exe()?;
     let mut sudo = process::as_root(this, "make a network namespace")?;
     say_why_sudo("making the lab and attaching an XDP program");
     Err(sudo.arg("serve-lab").arg(&binary).exec()).context("cannot run sudo")
@@ -161,7 +170,7 @@ impl Server {
             let mut stdout = io::stdout().lock();
             let mut written = stdout.write_all(&line);
             if line.starts_with(b"ready iface=") {
-                written = written.and_then(|()| stdout.write_all(TRY.as_bytes()));
+                written = written.and_then(|()| stdout.write_all(hints().as_bytes()));
             }
             if shown && written.and_then(|()| stdout.flush()).is_err() {
                 shown = false;
