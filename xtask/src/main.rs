@@ -6,9 +6,9 @@ mod run;
 mod setup;
 mod test;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum, builder::PossibleValue, error::ErrorKind};
 use xtask::{lab, process};
 
@@ -102,7 +102,7 @@ fn perform_lab(action: Action, is_set_up: bool) -> Result<()> {
         let word = action.to_possible_value();
         let word = word.as_ref().map(PossibleValue::get_name);
         let mut sudo = process::as_root(std::env::current_exe()?, "make a network namespace")?;
-        return process::run_shown(sudo.args(["lab", "--is-set-up"]).args(word));
+        return Err(sudo.args(["lab", "--is-set-up"]).args(word).exec()).context("cannot run sudo");
     }
     match action {
         Action::Up => lab::Lab::up()?.keep(),

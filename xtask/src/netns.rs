@@ -58,7 +58,7 @@ impl Namespace {
             name: name.to_owned(),
             removed_on_drop: true,
         };
-        namespace.run("ip", &["link", "set", "lo", "up"])?;
+        run(Command::new("ip").args(["-n", name, "link", "set", "lo", "up"]))?;
         Ok(namespace)
     }
 
