@@ -161,19 +161,26 @@ fn parse_v6<B: Bytes + ?Sized>(frame: &B, l3: usize) -> Result<Packet, Reject> {
             return Err(Reject::Malformed);
         }
     }
+    let src = Addr([
+        ip.ne32::<SRC>(),
+        ip.ne32::<{ SRC + 4 }>(),
+        ip.ne32::<{ SRC + 8 }>(),
+        ip.ne32::<{ SRC + 12 }>(),
+    ]);
+    let dst = Addr([
+        ip.ne32::<DST>(),
+        ip.ne32::<{ DST + 4 }>(),
+        ip.ne32::<{ DST + 8 }>(),
+        ip.ne32::<{ DST + 12 }>(),
+    ]);
+    // IPv4-mapped addresses have no place on the wire (RFC 4942 §2.2), and as keys
+    // they would pass for the IPv4 flow.
+    if src.is_v4() || dst.is_v4() {
+        return Err(Reject::Malformed);
+    }
     Ok(Packet {
-        src: Addr([
-            ip.ne32::<SRC>(),
-            ip.ne32::<{ SRC + 4 }>(),
-            ip.ne32::<{ SRC + 8 }>(),
-            ip.ne32::<{ SRC + 12 }>(),
-        ]),
-        dst: Addr([
-            ip.ne32::<DST>(),
-            ip.ne32::<{ DST + 4 }>(),
-            ip.ne32::<{ DST + 8 }>(),
-            ip.ne32::<{ DST + 12 }>(),
-        ]),
+        src,
+        dst,
         l4: l3 + V6_LEN + skipped,
         l4_len: payload_len - skipped,
         ecn: (ip.u8::<1>() >> 4) & 3,

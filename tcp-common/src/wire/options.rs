@@ -61,42 +61,104 @@ pub type SynOptions = Options;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadOption;
 
-/// Parses the options in `[start, end)` of `frame`, `end - start` at most 40.
-/// Unknown kinds are skipped by their length (RFC 9293 §3.1, MUST-6).
+/// Takes options as [`walk`] meets them.
+pub trait Sink {
+    /// Maximum segment size.
+    fn mss(&mut self, mss: u16);
+    /// Window scale, at most [`MAX_WINDOW_SCALE`].
+    fn window_scale(&mut self, shift: u8);
+    /// SACK permitted.
+    fn sack_permitted(&mut self);
+    /// Timestamps.
+    fn timestamps(&mut self, timestamps: Timestamps);
+    /// SACK blocks.
+    fn sack(&mut self, blocks: SackBlocks);
+    /// The cursor after an option. The XDP program passes it through memory that
+    /// the verifier does not track: it would otherwise follow every sequence of
+    /// option lengths apart.
+    #[inline(always)]
+    fn settle(&mut self, at: usize) -> usize {
+        at
+    }
+}
+
+impl Sink for Options {
+    #[inline(always)]
+    fn mss(&mut self, mss: u16) {
+        self.mss = Some(mss);
+    }
+    #[inline(always)]
+    fn window_scale(&mut self, shift: u8) {
+        self.window_scale = Some(shift);
+    }
+    #[inline(always)]
+    fn sack_permitted(&mut self) {
+        self.sack_permitted = true;
+    }
+    #[inline(always)]
+    fn timestamps(&mut self, timestamps: Timestamps) {
+        self.timestamps = Some(timestamps);
+    }
+    #[inline(always)]
+    fn sack(&mut self, blocks: SackBlocks) {
+        self.sack = Some(blocks);
+    }
+}
+
+/// Parses the options in `[start, end)` of `frame`, `end - start` at most 40 and
+/// `start` past a header.
 #[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(frame: &B, start: usize, end: usize) -> Result<Options, BadOption> {
+    if let Some(options) = common(frame, start, end - start) {
+        return Ok(options);
+    }
     let mut out = Options::default();
-    if end == start {
-        return Ok(out);
+    walk(frame, start, end, &mut out)?;
+    Ok(out)
+}
+
+/// The layouts that nearly all segments have: none, timestamps alone, and a Linux
+/// SYN's. `None`: anything else, for [`walk`].
+#[inline(always)]
+pub fn common<B: Bytes + ?Sized>(frame: &B, start: usize, len: usize) -> Option<Options> {
+    match len {
+        0 => Some(Options::default()),
+        12 => padded_timestamps(frame, start).map(|ts| Options {
+            timestamps: Some(ts),
+            ..Options::default()
+        }),
+        20 => linux_syn(frame, start),
+        _ => None,
     }
-    if end - start == 20 {
-        if let Some(o) = linux_syn(frame, start) {
-            return Ok(o);
-        }
-    } else if end - start == 12 {
-        if let Some(ts) = padded_timestamps(frame, start) {
-            out.timestamps = Some(ts);
-            return Ok(out);
-        }
-    }
+}
+
+/// Hands each option in `[start, end)` to `sink`. Unknown kinds are skipped by
+/// their length (RFC 9293 §3.1, MUST-6).
+#[inline(always)]
+pub fn walk<B: Bytes + ?Sized, S: Sink>(
+    frame: &B,
+    start: usize,
+    end: usize,
+    sink: &mut S,
+) -> Result<(), BadOption> {
     let mut at = start;
     // Every option takes at least one octet.
     for _ in 0..super::tcp::MAX_OPTIONS_LEN {
         if at >= end {
             break;
         }
-        let kind = frame.window::<1>(at).ok_or(BadOption)?.u8::<0>();
+        let kind = octet(frame, at).ok_or(BadOption)?;
         if kind == END {
             break;
         }
         if kind == NOP {
-            at += 1;
+            at = sink.settle(at + 1);
             continue;
         }
         if at + 1 >= end {
             return Err(BadOption);
         }
-        let len = usize::from(frame.window::<1>(at + 1).ok_or(BadOption)?.u8::<0>());
+        let len = usize::from(octet(frame, at + 1).ok_or(BadOption)?);
         if len < 2 || at + len > end {
             return Err(BadOption);
         }
@@ -105,27 +167,27 @@ pub fn parse<B: Bytes + ?Sized>(frame: &B, start: usize, end: usize) -> Result<O
                 if len != 4 {
                     return Err(BadOption);
                 }
-                out.mss = Some(frame.window::<2>(at + 2).ok_or(BadOption)?.be16::<0>());
+                sink.mss(frame.window::<2>(at + 2).ok_or(BadOption)?.be16::<0>());
             }
             WINDOW_SCALE => {
                 if len != 3 {
                     return Err(BadOption);
                 }
-                let shift = frame.window::<1>(at + 2).ok_or(BadOption)?.u8::<0>();
-                out.window_scale = Some(clamp_scale(shift));
+                let shift = octet(frame, at + 2).ok_or(BadOption)?;
+                sink.window_scale(clamp_scale(shift));
             }
             SACK_PERMITTED => {
                 if len != 2 {
                     return Err(BadOption);
                 }
-                out.sack_permitted = true;
+                sink.sack_permitted();
             }
             TIMESTAMPS => {
                 if len != 10 {
                     return Err(BadOption);
                 }
                 let w = frame.window::<8>(at + 2).ok_or(BadOption)?;
-                out.timestamps = Some(Timestamps {
+                sink.timestamps(Timestamps {
                     val: w.be32::<0>(),
                     ecr: w.be32::<4>(),
                 });
@@ -134,16 +196,23 @@ pub fn parse<B: Bytes + ?Sized>(frame: &B, start: usize, end: usize) -> Result<O
                 if len < 10 || (len - 2) & 7 != 0 {
                     return Err(BadOption);
                 }
-                out.sack = Some(SackBlocks {
+                sink.sack(SackBlocks {
                     offset: at + 2,
                     count: (len - 2) >> 3,
                 });
             }
             _ => {}
         }
-        at += len;
+        at = sink.settle(at + len);
     }
-    Ok(out)
+    Ok(())
+}
+
+/// One octet, looked at together with the one before it: of a check for a single
+/// octet LLVM makes `pointer >= end`, from which the verifier learns nothing.
+#[inline(always)]
+fn octet<B: Bytes + ?Sized>(frame: &B, at: usize) -> Option<u8> {
+    frame.window::<2>(at.wrapping_sub(1)).map(|w| w.u8::<1>())
 }
 
 #[inline(always)]

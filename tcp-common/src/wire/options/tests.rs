@@ -1,8 +1,12 @@
 use super::*;
 use proptest::prelude::*;
 
+const HEADER: usize = 20;
+
 fn parse_all(octets: &[u8]) -> Result<Options, BadOption> {
-    parse(octets, 0, octets.len())
+    let mut header = vec![0; HEADER];
+    header.extend(octets);
+    parse(&header[..], HEADER, header.len())
 }
 
 #[test]
@@ -74,7 +78,7 @@ fn sack_blocks_are_located() {
     assert_eq!(
         parse_all(&octets).expect("well-formed").sack,
         Some(SackBlocks {
-            offset: 4,
+            offset: HEADER + 4,
             count: 2
         })
     );

@@ -1,0 +1,190 @@
+//! Loads the program with known maps and runs frames through it.
+
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use std::net::{IpAddr, SocketAddr};
+use tcp_common::abi::{self, Config, Flow, ListenKey, Secrets, port};
+use tcp_common::cookie::Key;
+use tcp_common::counters::{COUNT, Counter};
+use tcp_common::flow::{Addr, FlowKey};
+
+/// Keys of the even and the odd slot.
+pub const SECRETS: Secrets = Secrets {
+    keys: [Key { k0: 1, k1: 2 }, Key { k0: 3, k1: 4 }],
+    current: 0,
+    reserved: 0,
+};
+
+/// What the tests' server announces.
+pub const CONFIG: Config = Config {
+    flags: 0,
+    window: 65_535,
+    mss_v4: 1460,
+    mss_v6: 1440,
+    window_scale: 7,
+    hop_limit: 64,
+    reserved: 0,
+};
+
+/// XDP actions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    Aborted,
+    Drop,
+    Pass,
+    Tx,
+    Redirect,
+}
+
+/// What one frame led to.
+#[derive(Debug)]
+pub struct Outcome {
+    pub action: Action,
+    /// The one counter that went up.
+    pub counter: Counter,
+    /// The frame after the run.
+    pub frame: Vec<u8>,
+}
+
+pub struct Program {
+    ebpf: Ebpf,
+}
+
+impl Program {
+    /// Serves ports 80 and 7 on every one of `192.0.2.1` and `2001:db8::1`, and
+    /// port 443 on `192.0.2.1` only.
+    pub fn load() -> Self {
+        let ebpf = EbpfLoader::new()
+            .map_max_entries(abi::FLOWS, 16)
+            .load(aya::include_bytes_aligned!(concat!(
+                env!("OUT_DIR"),
+                "/tcp-ebpf"
+            )))
+            .unwrap();
+        let mut program = Self { ebpf };
+        program.configure(CONFIG);
+        program.set_secrets(SECRETS);
+        for (p, bits) in [
+            (80, port::ANY_ADDR),
+            (7, port::ANY_ADDR),
+            (443, port::SOME_ADDR),
+        ] {
+            program.array::<u32>(abi::PORTS).set(p, bits, 0).unwrap();
+        }
+        for addr in ["192.0.2.1", "2001:db8::1"] {
+            let addr: IpAddr = addr.parse().unwrap();
+            let mut addrs: HashMap<_, Addr, u32> = program.map(abi::ADDRS).try_into().unwrap();
+            addrs.insert(Addr::from(addr), 1, 0).unwrap();
+        }
+        let key = ListenKey {
+            addr: Addr::from("192.0.2.1".parse::<IpAddr>().unwrap()),
+            port_be: 443u16.to_be(),
+            reserved: 0,
+        };
+        let mut listens: HashMap<_, ListenKey, u32> = program.map(abi::LISTENS).try_into().unwrap();
+        listens.insert(key, 1, 0).unwrap();
+        let xdp: &mut Xdp = program
+            .ebpf
+            .program_mut(abi::PROGRAM)
+            .unwrap()
+            .try_into()
+            .unwrap();
+        xdp.load().unwrap();
+        program
+    }
+
+    fn map(&mut self, name: &str) -> &mut aya::maps::Map {
+        self.ebpf.map_mut(name).unwrap()
+    }
+
+    fn array<T: aya::Pod>(&mut self, name: &str) -> Array<&mut MapData, T> {
+        self.map(name).try_into().unwrap()
+    }
+
+    pub fn configure(&mut self, config: Config) {
+        self.array(abi::CONFIG).set(0, config, 0).unwrap();
+    }
+
+    pub fn set_flags(&mut self, flags: u32) {
+        self.configure(Config { flags, ..CONFIG });
+    }
+
+    pub fn set_secrets(&mut self, secrets: Secrets) {
+        self.array(abi::SECRETS).set(0, secrets, 0).unwrap();
+    }
+
+    pub fn add_flow(&mut self, flow: FlowKey) {
+        let mut flows: HashMap<_, FlowKey, Flow> = self.map(abi::FLOWS).try_into().unwrap();
+        flows.insert(flow, Flow::default(), 0).unwrap();
+    }
+
+    pub fn has_flow(&mut self, flow: FlowKey) -> bool {
+        let flows: HashMap<_, FlowKey, Flow> = self.map(abi::FLOWS).try_into().unwrap();
+        flows.get(&flow, 0).is_ok()
+    }
+
+    fn counters(&mut self) -> [u64; COUNT] {
+        let map: PerCpuArray<_, u64> = self.map(abi::COUNTERS).try_into().unwrap();
+        std::array::from_fn(|i| map.get(&(i as u32), 0).unwrap().iter().sum())
+    }
+
+    /// Frames counted so far, all counters.
+    pub fn counted(&mut self) -> u64 {
+        self.counters().iter().sum()
+    }
+
+    /// Runs one frame; asserts that exactly one counter went up by one and that
+    /// its verdict is the action.
+    pub fn run(&mut self, frame: &[u8]) -> Outcome {
+        let before = self.counters();
+        let mut out = vec![0; frame.len() + 256];
+        let xdp: &Xdp = self.ebpf.program(abi::PROGRAM).unwrap().try_into().unwrap();
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = xdp.test_run(options).unwrap();
+        out.truncate(result.data_size_out as usize);
+        let action = match result.return_value {
+            0 => Action::Aborted,
+            1 => Action::Drop,
+            2 => Action::Pass,
+            3 => Action::Tx,
+            4 => Action::Redirect,
+            other => panic!("action {other}"),
+        };
+        let after = self.counters();
+        let mut counted = Counter::ALL
+            .iter()
+            .filter(|c| after[**c as usize] != before[**c as usize]);
+        let counter = *counted.next().expect("counted");
+        assert_eq!(counted.next(), None, "counted once");
+        assert_eq!(after[counter as usize], before[counter as usize] + 1);
+        let expected = match counter.verdict() {
+            tcp_common::counters::Verdict::Pass => Action::Pass,
+            tcp_common::counters::Verdict::Answered => Action::Tx,
+            tcp_common::counters::Verdict::Redirected => Action::Redirect,
+            tcp_common::counters::Verdict::Dropped => Action::Drop,
+        };
+        assert_eq!(action, expected, "{}", counter.name());
+        if action != Action::Tx {
+            assert_eq!(out, frame, "only an answer changes the frame");
+        }
+        Outcome {
+            action,
+            counter,
+            frame: out,
+        }
+    }
+
+    /// Runs a frame and says only where it was counted.
+    pub fn counter(&mut self, frame: &[u8]) -> Counter {
+        self.run(frame).counter
+    }
+}
+
+/// The 4-tuple of a test frame.
+pub fn flow(remote: &str, local: &str) -> FlowKey {
+    let remote: SocketAddr = remote.parse().unwrap();
+    FlowKey::new(remote, local.parse().unwrap())
+}
