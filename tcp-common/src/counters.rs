@@ -39,14 +39,8 @@ macro_rules! counters {
             /// All counters in the order of their indices.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The counter at `index`; what no counter has is [`Self::DropStopping`].
-            #[inline(always)]
-            pub const fn from_index(index: u32) -> Self {
-                $(if index == Self::$variant as u32 { return Self::$variant; })*
-                Self::DropStopping
-            }
-
             /// What becomes of a frame counted here.
+            #[inline(always)]
             pub const fn verdict(self) -> Verdict {
                 match self { $(Self::$variant => Verdict::$verdict,)* }
             }

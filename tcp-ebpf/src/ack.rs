@@ -2,57 +2,57 @@
 
 use crate::classify::Segment;
 use crate::packet::Packet;
-use crate::{maps, options, reset};
+use crate::{Outcome, maps, options, reset};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use tcp_common::abi::{Config, flag};
 use tcp_common::cookie;
 use tcp_common::counters::Counter;
 
-/// Judges the segment; the index of the counter that it counts under. A global
-/// function: the kernel verifies it once, on its own.
+/// Judges the segment; the word of an [`Outcome`]. A global function: the kernel
+/// verifies it once, on its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn judge_ack(ctx: *mut xdp_md, seg: *const Segment) -> u32 {
     let ctx = XdpContext::new(ctx);
     // SAFETY: the verifier holds callers to a pointer to a whole `Segment`, or null.
     let Some(seg) = (unsafe { seg.as_ref() }) else {
-        return Counter::DropStopping as u32;
+        return Outcome::from(Counter::DropStopping).0;
     };
     let Some(config) = maps::config() else {
-        return Counter::DropStopping as u32;
+        return Outcome::from(Counter::DropStopping).0;
     };
-    judge(&ctx, seg, config) as u32
+    judge(&ctx, seg, config).0
 }
 
 #[inline(always)]
-fn judge(ctx: &XdpContext, seg: &Segment, config: &Config) -> Counter {
+fn judge(ctx: &XdpContext, seg: &Segment, config: &Config) -> Outcome {
     let packet = Packet::new(ctx);
     // A segment with data is summed in userspace, while it is copied.
     if seg.is_bare() && !seg.checksum_ok(&packet, config.flags & flag::PARTIAL_CHECKSUMS != 0) {
-        return Counter::DropTcpChecksum;
+        return Counter::DropTcpChecksum.into();
     }
     let Ok(parsed) = options::parse(ctx, &packet, seg) else {
-        return Counter::DropOptions;
+        return Counter::DropOptions.into();
     };
     if config.flags & flag::STOPPING != 0 {
-        return Counter::DropStopping;
+        return Counter::DropStopping.into();
     }
     let tsecr = parsed.timestamps.map(|ts| ts.ecr);
     if config.flags & flag::REQUIRE_TIMESTAMPS != 0 && tsecr.is_none() {
-        return Counter::DropNoTimestamps;
+        return Counter::DropNoTimestamps.into();
     }
     let drop_invalid = config.flags & flag::DROP_INVALID != 0;
     if !has_valid_cookie(seg, tsecr) {
         return if drop_invalid {
-            Counter::DropBadCookie
+            Counter::DropBadCookie.into()
         } else {
             reset::answer(ctx, seg, Counter::RstBadCookie)
         };
     }
     if !maps::add_flow(&seg.flow) {
         return if drop_invalid {
-            Counter::DropFlowTableFull
+            Counter::DropFlowTableFull.into()
         } else {
             reset::answer(ctx, seg, Counter::RstFlowTableFull)
         };

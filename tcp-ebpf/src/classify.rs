@@ -1,5 +1,6 @@
 //! From a frame to a TCP segment of a flow, and what is wrong with it.
 
+use crate::Outcome;
 use crate::packet::Packet;
 use aya_ebpf::programs::XdpContext;
 use tcp_common::counters::Counter;
@@ -46,15 +47,15 @@ pub struct Segment {
 impl Segment {
     /// Reads the headers; an error is the counter of a frame to pass.
     #[inline(always)]
-    pub fn read(ctx: &XdpContext) -> Result<Self, Counter> {
+    pub fn read(ctx: &XdpContext) -> Result<Self, Outcome> {
         let packet = Packet::new(ctx);
         let link = link::parse(&packet).ok_or(Counter::PassNotIp)?;
         let ip = ip::parse(&packet, link).map_err(|reject| match reject {
-            Reject::NotIp => Counter::PassNotIp,
-            Reject::NotTcp => Counter::PassNotTcp,
-            Reject::LaterFragment => Counter::PassFragment,
-            Reject::Malformed => Counter::PassMalformedIp,
-            Reject::TooManyExtensions => Counter::PassExtensions,
+            Reject::NotIp => Outcome::from(Counter::PassNotIp),
+            Reject::NotTcp => Counter::PassNotTcp.into(),
+            Reject::LaterFragment => Counter::PassFragment.into(),
+            Reject::Malformed => Counter::PassMalformedIp.into(),
+            Reject::TooManyExtensions => Counter::PassExtensions.into(),
         })?;
         let window = packet
             .window::<HEADER_LEN>(ip.l4)
@@ -133,21 +134,21 @@ impl Segment {
 
     /// What is wrong with a segment to a served port, before its meaning counts.
     #[inline(always)]
-    pub fn check(&self) -> Result<(), Counter> {
+    pub fn check(&self) -> Result<(), Outcome> {
         if self.fragment != 0 {
-            return Err(Counter::DropFragment);
+            return Err(Counter::DropFragment.into());
         }
         if self.bad_ip_checksum != 0 {
-            return Err(Counter::DropIpChecksum);
+            return Err(Counter::DropIpChecksum.into());
         }
         if (self.header_len as usize) < HEADER_LEN {
-            return Err(Counter::DropDataOffset);
+            return Err(Counter::DropDataOffset.into());
         }
         if self.l4_len < self.header_len || self.l4 + self.l4_len > self.frame_len {
-            return Err(Counter::DropLength);
+            return Err(Counter::DropLength.into());
         }
         if self.flow.remote_port_be == 0 || !is_answerable(&self.flow) {
-            return Err(Counter::DropSource);
+            return Err(Counter::DropSource.into());
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The maps, and the few things that are done with them.
 
+use crate::Outcome;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
@@ -32,10 +33,10 @@ static XSKS: XskMap = XskMap::with_max_entries(64, 0);
 const BPF_NOEXIST: u64 = 1;
 const EEXIST: i32 = -17;
 
-/// Counts a frame.
+/// Counts a frame under the counter with this index.
 #[inline(always)]
-pub fn count(counter: Counter) {
-    if let Some(slot) = COUNTERS.get_ptr_mut(counter as u32) {
+pub fn count(index: u32) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: the slot belongs to this CPU, and XDP does not preempt itself.
         unsafe { *slot += 1 };
     }
@@ -101,9 +102,9 @@ pub fn add_flow(flow: &FlowKey) -> bool {
 /// Hands the frame to the AF_XDP socket of its queue. Never falls back to PASS:
 /// the kernel would answer with RST.
 #[inline(always)]
-pub fn to_userspace(ctx: &XdpContext, counter: Counter) -> Counter {
+pub fn to_userspace(ctx: &XdpContext, counter: Counter) -> Outcome {
     match XSKS.redirect(ctx.rx_queue_index(), u64::from(XDP_DROP)) {
-        Ok(_) => counter,
-        Err(_) => Counter::DropNoSocket,
+        Ok(_) => counter.into(),
+        Err(_) => Counter::DropNoSocket.into(),
     }
 }

@@ -1,5 +1,6 @@
 //! Turning a received frame into its answer in place, and the RST.
 
+use crate::Outcome;
 use crate::classify::Segment;
 use crate::packet::{Packet, resize};
 use aya_ebpf::programs::XdpContext;
@@ -28,7 +29,7 @@ pub struct Reply {
 /// RST with SEQ=SEG.ACK for an ACK that belongs to nothing (RFC 9293
 /// §3.10.7.1): counted under `counter`.
 #[inline(always)]
-pub fn answer(ctx: &XdpContext, seg: &Segment, counter: Counter) -> Counter {
+pub fn answer(ctx: &XdpContext, seg: &Segment, counter: Counter) -> Outcome {
     let reply = Reply {
         seq: seg.ack,
         ack: 0,
@@ -39,7 +40,7 @@ pub fn answer(ctx: &XdpContext, seg: &Segment, counter: Counter) -> Counter {
         options_sum: Sum::new(),
     };
     match write_headers(ctx, seg, &reply) {
-        Ok(_) => counter,
+        Ok(_) => counter.into(),
         Err(failed) => failed,
     }
 }
@@ -48,14 +49,14 @@ pub fn answer(ctx: &XdpContext, seg: &Segment, counter: Counter) -> Counter {
 /// IP options and extension headers of the request are not repeated, VLAN tags
 /// stay. The caller writes the TCP options into the frame that is returned.
 #[inline(always)]
-pub fn write_headers(ctx: &XdpContext, seg: &Segment, reply: &Reply) -> Result<Packet, Counter> {
+pub fn write_headers(ctx: &XdpContext, seg: &Segment, reply: &Reply) -> Result<Packet, Outcome> {
     let ip_len = if seg.is_v6() { ip::V6_LEN } else { ip::V4_LEN };
     let tcp_len = HEADER_LEN + reply.options_len;
     if !resize(ctx, seg.link_len() + ip_len + tcp_len) {
-        return Err(Counter::DropResize);
+        return Err(Counter::DropResize.into());
     }
     let mut packet = Packet::new(ctx);
-    swap_macs(&mut packet).ok_or(Counter::DropResize)?;
+    swap_macs(&mut packet).ok_or(Outcome::from(Counter::DropResize))?;
     let checksum = checksum::pseudo_header(&seg.flow, tcp_len as u16)
         .add32(u32::from(seg.flow.local_port_be) | u32::from(seg.flow.remote_port_be) << 16)
         .add32(reply.seq.to_be())
@@ -67,7 +68,7 @@ pub fn write_headers(ctx: &XdpContext, seg: &Segment, reply: &Reply) -> Result<P
     if seg.is_v6() {
         let mut w = packet
             .window_mut::<{ ip::V6_LEN + HEADER_LEN }>(seg.link_len())
-            .ok_or(Counter::DropResize)?;
+            .ok_or(Outcome::from(Counter::DropResize))?;
         let (l, r) = (&seg.flow.local.0, &seg.flow.remote.0);
         w.put_be32::<0>(6 << 28);
         w.put_be32::<4>(
@@ -87,7 +88,7 @@ pub fn write_headers(ctx: &XdpContext, seg: &Segment, reply: &Reply) -> Result<P
     } else {
         let mut w = packet
             .window_mut::<{ ip::V4_LEN + HEADER_LEN }>(seg.link_len())
-            .ok_or(Counter::DropResize)?;
+            .ok_or(Outcome::from(Counter::DropResize))?;
         let (l, r) = (seg.flow.local.0[3], seg.flow.remote.0[3]);
         let first = 0x4500_0000 | (ip::V4_LEN + tcp_len) as u32;
         // Don't fragment, identification zero (RFC 6864 §4.1).

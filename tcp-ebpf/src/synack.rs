@@ -1,5 +1,6 @@
 //! A SYN is answered in place: SYN-ACK with a cookie, no state kept.
 
+use crate::Outcome;
 use crate::classify::Segment;
 use crate::maps;
 use crate::packet::Packet;
@@ -12,42 +13,43 @@ use tcp_common::counters::Counter;
 use tcp_common::wire::options::{self, Timestamps};
 use tcp_common::wire::{Flags, Sum};
 
-/// Answers the SYN; the index of the counter that it counts under. A global
-/// function: the kernel verifies it once, on its own.
+/// Answers the SYN; the word of an [`Outcome`]. A global function: the kernel
+/// verifies it once, on its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn answer_syn(ctx: *mut xdp_md, seg: *const Segment) -> u32 {
     let ctx = XdpContext::new(ctx);
     // SAFETY: the verifier holds callers to a pointer to a whole `Segment`, or null.
     let Some(seg) = (unsafe { seg.as_ref() }) else {
-        return Counter::DropStopping as u32;
+        return Outcome::from(Counter::DropStopping).0;
     };
     let Some(config) = maps::config() else {
-        return Counter::DropStopping as u32;
+        return Outcome::from(Counter::DropStopping).0;
     };
     match try_answer(&ctx, seg, config) {
-        Ok(()) => Counter::SynAck as u32,
-        Err(counter) => counter as u32,
+        Ok(()) => Outcome::from(Counter::SynAck).0,
+        Err(Outcome(word)) => word,
     }
 }
 
 #[inline(always)]
-fn try_answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<(), Counter> {
+fn try_answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<(), Outcome> {
     let packet = Packet::new(ctx);
     // Data on a SYN is neither acknowledged nor kept, so its octets need not be
     // summed: they come again, with a checksum of their own.
     if seg.is_bare() && !seg.checksum_ok(&packet, config.flags & flag::PARTIAL_CHECKSUMS != 0) {
-        return Err(Counter::DropTcpChecksum);
+        return Err(Counter::DropTcpChecksum.into());
     }
-    let offered = crate::options::parse(ctx, &packet, seg).map_err(|_| Counter::DropOptions)?;
+    let offered = crate::options::parse(ctx, &packet, seg)
+        .map_err(|_| Outcome::from(Counter::DropOptions))?;
     if config.flags & flag::STOPPING != 0 {
-        return Err(Counter::DropStopping);
+        return Err(Counter::DropStopping.into());
     }
     if config.flags & flag::REQUIRE_TIMESTAMPS != 0 && offered.timestamps.is_none() {
-        return Err(Counter::DropNoTimestamps);
+        return Err(Counter::DropNoTimestamps.into());
     }
     let ecn = config.flags & flag::ECN != 0 && seg.flags().has(Flags::ECE.with(Flags::CWR));
-    let secrets = maps::secrets().ok_or(Counter::DropStopping)?;
+    let secrets = maps::secrets().ok_or(Outcome::from(Counter::DropStopping))?;
     let parity = secrets.current & 1;
     let key = if parity == 0 {
         &secrets.keys[0]
@@ -93,7 +95,9 @@ fn try_answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<(), Co
     )?;
     let at = seg.link_len() + if seg.is_v6() { 60 } else { 40 };
     if laid.words == 5 {
-        let mut w = packet.window_mut::<20>(at).ok_or(Counter::DropResize)?;
+        let mut w = packet
+            .window_mut::<20>(at)
+            .ok_or(Outcome::from(Counter::DropResize))?;
         w.put_be32::<0>(laid.word[0]);
         w.put_be32::<4>(laid.word[1]);
         w.put_be32::<8>(laid.word[2]);
@@ -107,7 +111,7 @@ fn try_answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<(), Co
         }
         packet
             .window_mut::<4>(at + i * 4)
-            .ok_or(Counter::DropResize)?
+            .ok_or(Outcome::from(Counter::DropResize))?
             .put_be32::<0>(*word);
     }
     Ok(())
