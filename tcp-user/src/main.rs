@@ -1,2 +1,64 @@
 //! The server's command line.
-fn main() {}
+
+use clap::Parser;
+use std::process::ExitCode;
+use tcp_user::cli::{self, Cli, Command};
+use tcp_user::control::client::{self, Output};
+use tcp_user::control::config::Config;
+use tcp_user::control::records::Request;
+use tcp_user::control::{self, listen};
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) if !e.use_stderr() => {
+            // --help and --version.
+            let _ = e.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(e) => return refuse(&cli::one_line(&e)),
+    };
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => refuse(&format!("{e:#}")),
+    }
+}
+
+fn refuse(message: &str) -> ExitCode {
+    let line: Vec<&str> = message.split_whitespace().collect();
+    eprintln!("tcp-user: {}", line.join(" "));
+    ExitCode::from(2)
+}
+
+fn execute(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Run(run) => {
+            listen::check(&run.listen)?;
+            let config = Config::load(run.config.as_deref(), &run.set)?;
+            control::run(control::Options {
+                interface: run.iface,
+                mode: run.mode,
+                listens: run.listen,
+                config,
+                control: run.control,
+                trace: run.trace,
+                pcap: run.pcap,
+            })
+        }
+        Command::Stats(c) => ask(&c, Request::Stats, false),
+        Command::Conns(c) => ask(&c, Request::Conns, false),
+        Command::Trace(t) => ask(&t.client, Request::Trace, t.relative),
+    }
+}
+
+fn ask(client: &cli::Client, request: Request, relative: bool) -> anyhow::Result<()> {
+    let output = Output {
+        json: client.json,
+        relative,
+    };
+    client::run(client.control.as_deref(), request, output)
+}

@@ -52,7 +52,7 @@ fn cancelled_and_moved_timers_do_not_fire() {
     w.schedule(4, ms(3));
     assert_eq!(expired(&mut w, ms(3)), [4]);
     assert_eq!(expired(&mut w, ms(20)), [1, 3]);
-    assert_eq!(expired(&mut w, ms(499)), []);
+    assert!(expired(&mut w, ms(499)).is_empty());
     assert_eq!(expired(&mut w, ms(500)), [0]);
 }
 

@@ -1,0 +1,130 @@
+//! The command line.
+
+use crate::control::listen::Listen;
+use crate::control::loader::Mode;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// A TCP server whose handshake is answered in XDP and whose connections live in userspace.
+#[derive(Debug, Parser)]
+#[command(name = "tcp-user", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server in the foreground
+    Run(Run),
+    /// Print the counters of a running server
+    Stats(Client),
+    /// Print the connections of a running server
+    Conns(Client),
+    /// Print each segment of a running server as it comes and goes
+    Trace(Trace),
+}
+
+/// `tcp-user run`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Interface to serve on
+    #[arg(long, value_name = "IF")]
+    pub iface: String,
+    /// Where the XDP program runs: auto, native (in the driver) or generic
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub mode: Mode,
+    /// What to serve: ADDR is an IPv4 address, an [IPv6] address or * for every address
+    /// of the interface; APP is echo, discard, chargen or http. Repeatable
+    #[arg(long, value_name = "ADDR:PORT=APP", required = true)]
+    pub listen: Vec<Listen>,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set a configuration key, for example tcp.msl=5s. Repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Path of the control socket [default: /run/tcp-xdp/IF-NETNS.sock]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// Print each segment as it comes and goes
+    #[arg(long)]
+    pub trace: bool,
+    /// Write what userspace receives and sends to a pcap file
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+}
+
+/// Options of the clients.
+#[derive(Debug, Args)]
+pub struct Client {
+    /// Path of the server's control socket [default: the only one in /run/tcp-xdp]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tcp-user trace`
+#[derive(Debug, Args)]
+pub struct Trace {
+    /// Which server, and how to print
+    #[command(flatten)]
+    pub client: Client,
+    /// Count sequence numbers from the initial ones
+    #[arg(long)]
+    pub relative: bool,
+}
+
+/// clap's errors are several lines; the first says what is wrong.
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let first = lines.next().unwrap_or("bad command line");
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    // "the following arguments were not provided:" and then one a line.
+    if first.ends_with(':') {
+        let rest: Vec<&str> = lines
+            .take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more"))
+            .collect();
+        return format!("{first} {}", rest.join(", "));
+    }
+    first.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(args: &[&str]) -> String {
+        let all = std::iter::once("tcp-user").chain(args.iter().copied());
+        one_line(&Cli::try_parse_from(all).expect_err("refused"))
+    }
+
+    #[test]
+    fn each_error_is_one_line_that_names_the_thing() {
+        let run = ["run", "--iface", "lo", "--listen"];
+        for (args, names) in [
+            (&["run"][..], "--iface"),
+            (&["run", "--iface", "lo"], "--listen"),
+            (&[&run[..], &["*:80=htpp"]].concat(), "htpp"),
+            (
+                &[&run[..], &["*:80=http", "--mode", "turbo"]].concat(),
+                "turbo",
+            ),
+            (
+                &[&run[..], &["*:80=http", "--frobnicate"]].concat(),
+                "--frobnicate",
+            ),
+            (&["fly"], "fly"),
+            (&["stats", "--pretty"], "--pretty"),
+        ] {
+            let line = error(args);
+            assert!(line.contains(names), "{args:?}: {line}");
+            assert!(!line.contains('\n'), "{args:?}: {line}");
+        }
+    }
+}

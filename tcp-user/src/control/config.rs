@@ -1,0 +1,449 @@
+//! What an operator can set: the TOML file of `--config`, with `--set key=value` on top.
+//!
+//! Every key stands here once, with its unit and its default. Durations are text
+//! with a unit (`"200ms"`, `"30s"`, `"2m"`); a bare number means seconds. Sizes are
+//! octets.
+
+use crate::proto;
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `tcp.*`: the engine.
+    pub tcp: Tcp,
+    /// `cookie.*`: the handshake.
+    pub cookie: Cookie,
+    /// `xdp.*`: the XDP program.
+    pub xdp: Xdp,
+    /// `shutdown.*`: the end.
+    pub shutdown: Shutdown,
+}
+
+/// `tcp.*`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tcp {
+    /// `tcp.msl`, duration, default `"30s"`: maximum segment lifetime. TIME-WAIT lasts
+    /// twice as long (RFC 9293 §3.4.2).
+    #[serde(deserialize_with = "duration")]
+    pub msl: Duration,
+    /// `tcp.rto_min`, duration, default `"200ms"`: lower bound of the retransmission
+    /// timeout (RFC 6298 §2.4 says 1 s; every system in use goes lower).
+    #[serde(deserialize_with = "duration")]
+    pub rto_min: Duration,
+    /// `tcp.keepalive`, duration, default `"0s"` (off): idle time before the first
+    /// keepalive probe (RFC 9293 §3.8.4).
+    #[serde(deserialize_with = "duration")]
+    pub keepalive: Duration,
+    /// `tcp.congestion`, default `"reno"`: congestion control (RFC 5681, RFC 6582).
+    pub congestion: Congestion,
+    /// `tcp.recv_buffer`, octets, default 1048576: receive buffer of one connection at
+    /// most; it bounds the window that we announce. At least 4096.
+    pub recv_buffer: usize,
+    /// `tcp.send_buffer`, octets, default 1048576: send buffer of one connection at
+    /// most. At least 4096.
+    pub send_buffer: usize,
+    /// `tcp.max_connections`, connections, default 131072: at most so many at a time,
+    /// TIME-WAIT included. XDP refuses the next one.
+    pub max_connections: u32,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self {
+            msl: Duration::from_secs(30),
+            rto_min: Duration::from_millis(200),
+            keepalive: Duration::ZERO,
+            congestion: Congestion::Reno,
+            recv_buffer: 1 << 20,
+            send_buffer: 1 << 20,
+            max_connections: 1 << 17,
+        }
+    }
+}
+
+/// Values of `tcp.congestion`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Congestion {
+    /// Slow start, congestion avoidance, fast retransmit and `NewReno` recovery.
+    Reno,
+}
+
+/// `cookie.*`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cookie {
+    /// `cookie.slot`, seconds, default 64: how long one key makes cookies. It then
+    /// still accepts them for another slot. Between 1 and 86400.
+    #[serde(deserialize_with = "duration")]
+    pub slot: Duration,
+    /// `cookie.secret_file`, path, default none: a file with the 128-bit master secret,
+    /// as 32 hexadecimal digits or as 16 octets. Servers that share it accept each
+    /// other's cookies. Without it the secret is random at each start.
+    pub secret_file: Option<PathBuf>,
+    /// `cookie.require_timestamps`, default `"never"`: refuse clients that do not offer
+    /// timestamps, whose cookies have fewer bits of MAC.
+    pub require_timestamps: RequireTimestamps,
+}
+
+impl Default for Cookie {
+    fn default() -> Self {
+        Self {
+            slot: Duration::from_secs(64),
+            secret_file: None,
+            require_timestamps: RequireTimestamps::Never,
+        }
+    }
+}
+
+/// Values of `cookie.require_timestamps`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RequireTimestamps {
+    /// Serve every client.
+    Never,
+    /// Only clients that offer timestamps.
+    Always,
+}
+
+/// `xdp.*`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Xdp {
+    /// `xdp.on_invalid_ack`, default `"rst"`: what a segment without a connection and
+    /// without a valid cookie gets, an RST or nothing.
+    pub on_invalid_ack: OnInvalidAck,
+}
+
+impl Default for Xdp {
+    fn default() -> Self {
+        Self {
+            on_invalid_ack: OnInvalidAck::Rst,
+        }
+    }
+}
+
+/// Values of `xdp.on_invalid_ack`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnInvalidAck {
+    /// Answer RST (RFC 9293 §3.10.7.1).
+    Rst,
+    /// Drop.
+    Drop,
+}
+
+/// `shutdown.*`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// `shutdown.grace`, duration, default `"5s"`: how long connections may go on after
+    /// SIGINT or SIGTERM before they get an RST.
+    #[serde(deserialize_with = "duration")]
+    pub grace: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why a configuration was refused; one line that names the key.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("--config {}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("--config {}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line and reason.
+        message: String,
+    },
+    /// `--set` is not `key=value`.
+    #[error("--set {0}: expected key=value")]
+    NotAnAssignment(String),
+    /// A key does not exist or its value is wrong.
+    #[error("--set {assignment}: {message}")]
+    Assignment {
+        /// As given.
+        assignment: String,
+        /// The reason.
+        message: String,
+    },
+    /// A value is out of its range.
+    #[error("{key}: {message}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// The range.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads the file, if any, and applies the assignments in their order.
+    pub fn load(file: Option<&Path>, assignments: &[String]) -> Result<Self, Error> {
+        let mut table = toml::Table::new();
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|error| Error::File {
+                path: path.to_owned(),
+                error,
+            })?;
+            let syntax = |error: &toml::de::Error| Error::Syntax {
+                path: path.to_owned(),
+                message: one_line(error, Some(&text)),
+            };
+            table = text.parse().map_err(|e| syntax(&e))?;
+            // Parsed from the text as well, for the line number.
+            toml::from_str::<Self>(&text).map_err(|e| syntax(&e))?;
+        }
+        for assignment in assignments {
+            let (key, value) = assignment
+                .split_once('=')
+                .ok_or_else(|| Error::NotAnAssignment(assignment.clone()))?;
+            let refuse = |message: String| Error::Assignment {
+                assignment: assignment.clone(),
+                message,
+            };
+            set(&mut table, key.trim(), value.trim()).map_err(refuse)?;
+            Self::from_table(&table).map_err(|e| refuse(one_line(&e, None)))?;
+        }
+        let config = Self::from_table(&table).map_err(|e| Error::Range {
+            key: "configuration",
+            message: one_line(&e, None),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn from_table(table: &toml::Table) -> Result<Self, toml::de::Error> {
+        Self::deserialize(toml::Value::Table(table.clone()))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let range = |key, ok: bool, message: &str| {
+            if ok {
+                Ok(())
+            } else {
+                Err(Error::Range {
+                    key,
+                    message: message.to_owned(),
+                })
+            }
+        };
+        let (sec, ms) = (Duration::from_secs, Duration::from_millis);
+        range(
+            "tcp.msl",
+            (ms(1)..=sec(600)).contains(&self.tcp.msl),
+            "must be between 1ms and 10m",
+        )?;
+        range(
+            "tcp.rto_min",
+            (ms(1)..=sec(60)).contains(&self.tcp.rto_min),
+            "must be between 1ms and 60s",
+        )?;
+        range(
+            "tcp.recv_buffer",
+            (4096..=1 << 30).contains(&self.tcp.recv_buffer),
+            "must be between 4096 and 1073741824 octets",
+        )?;
+        range(
+            "tcp.send_buffer",
+            (4096..=1 << 30).contains(&self.tcp.send_buffer),
+            "must be between 4096 and 1073741824 octets",
+        )?;
+        range(
+            "tcp.max_connections",
+            (1..=1 << 27).contains(&self.tcp.max_connections),
+            "must be between 1 and 134217728",
+        )?;
+        range(
+            "cookie.slot",
+            (sec(1)..=sec(86_400)).contains(&self.cookie.slot)
+                && self.cookie.slot.subsec_nanos() == 0,
+            "must be whole seconds between 1 and 86400",
+        )
+    }
+
+    /// What the engine gets to know. The rest (MTU, checksums) depends on the interface.
+    pub fn engine(&self) -> proto::Config {
+        let recv_buffer = self.tcp.recv_buffer;
+        proto::Config {
+            msl: self.tcp.msl,
+            rto_min: self.tcp.rto_min,
+            keepalive: (!self.tcp.keepalive.is_zero()).then_some(self.tcp.keepalive),
+            recv_buffer,
+            send_buffer: self.tcp.send_buffer,
+            max_connections: self.tcp.max_connections as usize,
+            initial_window: u16::try_from(recv_buffer).unwrap_or(u16::MAX),
+            window_scale: window_scale(recv_buffer),
+            ..proto::Config::default()
+        }
+    }
+}
+
+/// The smallest shift count with which the window covers the buffer (RFC 7323 §2.3).
+fn window_scale(recv_buffer: usize) -> u8 {
+    (0..14)
+        .find(|shift| recv_buffer >> shift <= usize::from(u16::MAX))
+        .unwrap_or(14)
+}
+
+/// Puts a dotted key into the table. What does not read as a TOML value is text.
+fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
+    let (section, name) = key
+        .split_once('.')
+        .ok_or_else(|| format!("unknown key `{key}`"))?;
+    let value = format!("v = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    table
+        .entry(section)
+        .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+        .as_table_mut()
+        .ok_or_else(|| format!("`{section}` is not a section"))?
+        .insert(name.to_owned(), value);
+    Ok(())
+}
+
+/// A TOML error in one line, with the line number where the text is at hand.
+fn one_line(error: &toml::de::Error, text: Option<&str>) -> String {
+    let message = error.message().replace('\n', ", ");
+    match (text, error.span()) {
+        (Some(text), Some(span)) => {
+            let line = text
+                .get(..span.start)
+                .map_or(1, |head| head.matches('\n').count() + 1);
+            format!("line {line}: {message}")
+        }
+        _ => message,
+    }
+}
+
+/// Accepts `"1m 30s"`, a whole number of seconds or a fraction of them.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    struct Visitor;
+    impl serde::de::Visitor<'_> for Visitor {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration such as \"200ms\" or \"30s\"")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Duration, E> {
+            humantime::parse_duration(text)
+                .map_err(|e| E::custom(format!("\"{text}\" is no duration ({e})")))
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, seconds: i64) -> Result<Duration, E> {
+            u64::try_from(seconds)
+                .map(Duration::from_secs)
+                .map_err(|_| E::custom("a duration is not negative"))
+        }
+
+        fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Duration, E> {
+            Duration::try_from_secs_f64(seconds).map_err(E::custom)
+        }
+    }
+    deserializer.deserialize_any(Visitor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(assignments: &[&str]) -> Result<Config, Error> {
+        let list: Vec<String> = assignments.iter().map(|s| (*s).to_owned()).collect();
+        Config::load(None, &list)
+    }
+
+    #[test]
+    fn defaults_stand_without_a_file() {
+        assert_eq!(
+            Config::load(None, &[]).expect("defaults"),
+            Config::default()
+        );
+    }
+
+    #[test]
+    fn assignments_of_each_kind() {
+        let c = set(&[
+            "tcp.msl=500ms",
+            "cookie.slot=10",
+            "tcp.max_connections=7",
+            "xdp.on_invalid_ack=drop",
+            "shutdown.grace=\"1m 5s\"",
+            "tcp.rto_min=0.25",
+            "cookie.secret_file=/etc/key",
+        ])
+        .expect("all valid");
+        assert_eq!(c.tcp.msl, Duration::from_millis(500));
+        assert_eq!(c.cookie.slot, Duration::from_secs(10));
+        assert_eq!(c.tcp.max_connections, 7);
+        assert_eq!(c.xdp.on_invalid_ack, OnInvalidAck::Drop);
+        assert_eq!(c.shutdown.grace, Duration::from_secs(65));
+        assert_eq!(c.tcp.rto_min, Duration::from_millis(250));
+        assert_eq!(c.cookie.secret_file, Some(PathBuf::from("/etc/key")));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_in_one_line() {
+        for (bad, names) in [
+            ("tcp.mls=1s", "mls"),
+            ("nope.msl=1s", "nope"),
+            ("msl=1s", "msl"),
+            ("tcp.msl", "key=value"),
+            ("tcp.msl=fast", "fast"),
+            ("tcp.congestion=cubic", "cubic"),
+            ("cookie.slot=0", "cookie.slot"),
+            ("tcp.max_connections=-1", "max_connections"),
+            ("tcp.recv_buffer=1", "tcp.recv_buffer"),
+        ] {
+            let message = set(&[bad]).expect_err(bad).to_string();
+            assert!(message.contains(names), "{bad}: {message}");
+            assert!(!message.contains('\n'), "{bad}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_file_names_the_line() {
+        let dir = std::env::temp_dir().join(format!("tcp-xdp-config-{}", std::process::id()));
+        std::fs::write(&dir, "[tcp]\nmsl = \"1s\"\nwrong = 3\n").expect("temporary file");
+        let message = Config::load(Some(&dir), &[])
+            .expect_err("unknown key")
+            .to_string();
+        std::fs::remove_file(&dir).expect("temporary file");
+        assert!(
+            message.contains("line 3") && message.contains("wrong"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_window_covers_the_buffer() {
+        assert_eq!(window_scale(4096), 0);
+        assert_eq!(window_scale(65_535), 0);
+        assert_eq!(window_scale(65_536), 1);
+        assert_eq!(window_scale(1 << 20), 5);
+        assert_eq!(window_scale(1 << 30), 14);
+    }
+}

@@ -1,0 +1,241 @@
+//! The ladder: one line a segment, the client on the left, the server on the right.
+//!
+//! ```text
+//! ── 10.77.0.1:40000 ⇄ 10.77.0.2:80
+//!   time        client          flags          seq        ack   len  window server       options
+//!   0.000000  SYN-SENT     ──▶ SYN      1000000000          0     0   64240 SYN-RECEIVED mss 1460 … (by XDP)
+//! ```
+
+use super::records::{Segment, Way};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+/// Connections whose sequence numbers are remembered at most; the trace of a
+/// connection beyond them starts with a heading of its own.
+const REMEMBERED: usize = 4096;
+
+/// Formats a trace.
+#[derive(Debug)]
+pub struct Ladder {
+    color: bool,
+    relative: bool,
+    start: Option<f64>,
+    flows: HashMap<(SocketAddr, SocketAddr), Flow>,
+    last: Option<(SocketAddr, SocketAddr)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    client_isn: u32,
+    server_isn: u32,
+}
+
+const DIM: &str = "\x1b[2m";
+const BOLD: &str = "\x1b[1m";
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const CYAN: &str = "\x1b[36m";
+const PLAIN: &str = "\x1b[0m";
+
+impl Ladder {
+    /// `color` for a terminal, `relative` for sequence numbers that count from the ISNs.
+    pub fn new(color: bool, relative: bool) -> Self {
+        Self {
+            color,
+            relative,
+            start: None,
+            flows: HashMap::new(),
+            last: None,
+        }
+    }
+
+    /// The lines for one segment: its own, and a heading where another connection starts.
+    pub fn format(&mut self, segment: &Segment) -> String {
+        let start = *self.start.get_or_insert(segment.at);
+        let key = (segment.remote, segment.local);
+        let mut out = String::new();
+
+        let is_syn = segment.flags == "SYN";
+        if is_syn || !self.flows.contains_key(&key) {
+            if self.flows.len() >= REMEMBERED {
+                self.flows.clear();
+            }
+            self.flows.insert(key, isns(segment));
+            self.last = None;
+        }
+        let flow = self.flows[&key];
+        let flow = if segment.flags == "SYN,ACK" {
+            let flow = Flow {
+                server_isn: segment.seq,
+                ..flow
+            };
+            self.flows.insert(key, flow);
+            flow
+        } else {
+            flow
+        };
+        if self.last != Some(key) {
+            self.last = Some(key);
+            self.heading(&mut out, segment);
+        }
+
+        let (mut seq, mut ack) = (segment.seq, segment.ack);
+        let has_ack = segment.flags.contains("ACK");
+        if self.relative {
+            let (mine, other) = match segment.direction {
+                Way::In => (flow.client_isn, flow.server_isn),
+                Way::Out => (flow.server_isn, flow.client_isn),
+            };
+            seq = seq.wrapping_sub(mine);
+            ack = ack.wrapping_sub(other);
+        }
+        let ack = if has_ack { ack.to_string() } else { "-".into() };
+        let (arrow, color) = match segment.direction {
+            Way::In => ("──▶", CYAN),
+            Way::Out => ("◀──", GREEN),
+        };
+        let color = if segment.flags.contains("RST") {
+            RED
+        } else {
+            color
+        };
+        let (on, off) = if self.color { (color, PLAIN) } else { ("", "") };
+        let _ = write!(
+            out,
+            "{:>10.6}  {:<12} {on}{arrow} {:<11}{off} {seq:>10} {ack:>10} {:>5} {:>7} {:<12}",
+            segment.at - start,
+            segment.client,
+            segment.flags,
+            segment.len,
+            segment.window,
+            segment.server,
+        );
+        self.details(&mut out, segment);
+        let trimmed = out.trim_end().len();
+        out.truncate(trimmed);
+        out.push('\n');
+        out
+    }
+
+    fn heading(&self, out: &mut String, segment: &Segment) {
+        let (bold, dim, off) = if self.color {
+            (BOLD, DIM, PLAIN)
+        } else {
+            ("", "", "")
+        };
+        let _ = writeln!(
+            out,
+            "{bold}── {} ⇄ {}{off}\n{dim}{:>10}  {:<12}     {:<11} {:>10} {:>10} {:>5} {:>7} {:<12} options{off}",
+            segment.remote,
+            segment.local,
+            "seconds",
+            "client",
+            "flags",
+            "seq",
+            "ack",
+            "len",
+            "window",
+            "server",
+        );
+    }
+
+    fn details(&self, out: &mut String, segment: &Segment) {
+        if let Some(mss) = segment.mss {
+            let _ = write!(out, " mss {mss}");
+        }
+        if let Some(shift) = segment.window_scale {
+            let _ = write!(out, " ws {shift}");
+        }
+        if segment.sack_permitted {
+            out.push_str(" sackOK");
+        }
+        if let Some((val, ecr)) = segment.timestamps {
+            let _ = write!(out, " ts {val}/{ecr}");
+        }
+        for (left, right) in &segment.sack {
+            let _ = write!(out, " sack {left}-{right}");
+        }
+        let (dim, off) = if self.color { (DIM, PLAIN) } else { ("", "") };
+        if segment.by_xdp {
+            let _ = write!(out, " {dim}(by XDP){off}");
+        }
+        if !segment.note.is_empty() {
+            let _ = write!(out, " {dim}({}){off}", segment.note);
+        }
+    }
+}
+
+/// What the first segment seen tells of the ISNs.
+fn isns(segment: &Segment) -> Flow {
+    let syn = u32::from(segment.flags.contains("SYN"));
+    let (near, far) = (segment.seq, segment.ack.wrapping_sub(1));
+    let near = near.wrapping_sub(1 - syn);
+    let (client_isn, server_isn) = match segment.direction {
+        Way::In => (near, far),
+        Way::Out => (far, near),
+    };
+    Flow {
+        client_isn,
+        server_isn,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(direction: Way, flags: &str, seq: u32, ack: u32) -> Segment {
+        Segment {
+            at: 5.0,
+            remote: "10.77.0.1:40000".parse().expect("literal"),
+            local: "10.77.0.2:80".parse().expect("literal"),
+            direction,
+            by_xdp: flags.contains("SYN"),
+            flags: flags.into(),
+            seq,
+            ack,
+            len: 0,
+            window: 64_240,
+            mss: flags.contains("SYN").then_some(1460),
+            window_scale: flags.contains("SYN").then_some(7),
+            sack_permitted: flags.contains("SYN"),
+            timestamps: Some((u32::MAX, u32::MAX)),
+            sack: Vec::new(),
+            client: "SYN-SENT".into(),
+            server: "SYN-RECEIVED".into(),
+            note: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_handshake_on_120_columns() {
+        let mut ladder = Ladder::new(false, false);
+        let mut text = ladder.format(&segment(Way::In, "SYN", 4_000_000_000, 0));
+        text += &ladder.format(&segment(Way::Out, "SYN,ACK", 4_100_000_000, 4_000_000_001));
+        text += &ladder.format(&segment(Way::In, "ACK", 4_000_000_001, 4_100_000_001));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 5, "{text}");
+        assert!(lines[0].contains("10.77.0.1:40000 ⇄ 10.77.0.2:80"));
+        assert!(lines[2].contains("──▶ SYN ") && lines[2].contains("(by XDP)"));
+        assert!(lines[3].contains("◀── SYN,ACK") && lines[3].contains("mss 1460 ws 7 sackOK"));
+        assert!(lines[4].chars().count() <= 120, "{}", lines[4]);
+        let column = |line: &str, what: &str| line.find(what).map(|at| line[..at].chars().count());
+        assert_eq!(
+            column(lines[2], "SYN-RECEIVED"),
+            column(lines[4], "SYN-RECEIVED")
+        );
+    }
+
+    #[test]
+    fn relative_numbers_count_from_the_isns() {
+        let mut ladder = Ladder::new(false, true);
+        ladder.format(&segment(Way::In, "SYN", u32::MAX, 0));
+        ladder.format(&segment(Way::Out, "SYN,ACK", 7, 0));
+        let line = ladder.format(&segment(Way::In, "ACK", 0, 8));
+        assert!(line.contains("          1          1"), "{line}");
+        let mut late = Ladder::new(false, true);
+        let line = late.format(&segment(Way::Out, "PSH,ACK", 100, 50));
+        assert!(line.contains("          1          1"), "{line}");
+    }
+}

@@ -1,0 +1,317 @@
+//! Everything that is not the path of a frame: configuration, loading, keys, counters,
+//! the control socket, and the life of the server.
+
+pub mod client;
+pub mod config;
+pub mod ladder;
+pub mod listen;
+pub mod loader;
+pub mod records;
+pub mod secrets;
+pub mod server;
+pub mod sweep;
+pub mod trace;
+
+use crate::app::Apps;
+use crate::dataplane::nic::Nic;
+use crate::dataplane::tap::{Pcap, Tap};
+use crate::dataplane::worker::{Command, Commands, Worker};
+use crate::dataplane::xsk::{self, XskDevice};
+use crate::proto::{Endpoint, State};
+use anyhow::{Context, Result, anyhow, bail};
+use config::Config;
+use ladder::Ladder;
+use listen::Listen;
+use loader::{Mode, Program};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use secrets::{Master, Rotation, wall_clock};
+use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+/// How often addresses, keys and workers are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the last connections are waited for.
+const STOP_TICK: Duration = Duration::from_millis(50);
+
+/// What `tcp-user run` was asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// `--iface`.
+    pub interface: String,
+    /// `--mode`.
+    pub mode: Mode,
+    /// `--listen`, checked by [`listen::check`].
+    pub listens: Vec<Listen>,
+    /// `--config` and `--set`.
+    pub config: Config,
+    /// `--control`.
+    pub control: Option<PathBuf>,
+    /// `--trace`.
+    pub trace: bool,
+    /// `--pcap`.
+    pub pcap: Option<PathBuf>,
+}
+
+/// Runs the server until SIGINT or SIGTERM. An error before the ready line leaves
+/// nothing attached.
+pub fn run(options: Options) -> Result<()> {
+    // Before any thread starts, so that all of them inherit it.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block()?;
+    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+
+    let mut server = Server::start(options)?;
+    server.wait(&signals)?;
+    server.stop(&signals)
+}
+
+struct Server {
+    nic: Nic,
+    listens: Vec<Listen>,
+    config: Config,
+    program: Program,
+    rotation: Rotation,
+    workers: Vec<Worker>,
+    hub: trace::Hub,
+    sweep: sweep::Sweep,
+    _control: server::Socket,
+}
+
+impl Server {
+    fn start(options: Options) -> Result<Self> {
+        let Options {
+            interface,
+            mode,
+            listens,
+            config,
+            control,
+            trace,
+            pcap,
+        } = options;
+        let nic = Nic::find(&interface)
+            .with_context(|| format!("--iface {interface}"))?
+            .ok_or_else(|| anyhow!("--iface {interface}: no such interface"))?;
+        let pcap = pcap
+            .map(|path| Pcap::create(&path).with_context(|| format!("--pcap {}", path.display())))
+            .transpose()?;
+
+        let mut engine = config.engine();
+        engine.mtu = (nic.mtu as usize).min(xsk::MAX_PACKET) as u16;
+        engine.partial_checksums = nic.partial_checksums();
+        let master = match &config.cookie.secret_file {
+            Some(path) => Master::read(path)?,
+            None => Master::random()?,
+        };
+        let rotation = Rotation::new(master, config.cookie.slot, wall_clock());
+        let secrets = rotation.secrets();
+
+        let mut program = Program::load(&config, &engine, secrets, nic.queues)?;
+        program.set_addresses(&nic.addresses()?)?;
+        let control = control.unwrap_or_else(|| server::default_path(&interface));
+        let control = server::Socket::bind(&control)
+            .with_context(|| format!("--control {}", control.display()))?;
+        let mode = program.attach(&nic, mode)?;
+
+        let (hub, sink) = trace::Hub::start()?;
+        let lookup: crate::app::Lookup = {
+            let listens = listens.clone();
+            Arc::new(move |local| listen::find(&listens, local))
+        };
+        let mut zero_copy = true;
+        let mut workers = Vec::new();
+        for queue in 0..nic.queues {
+            let device =
+                XskDevice::bind(nic.index, queue, mode == Mode::Generic).map_err(explain_socket)?;
+            zero_copy &= device.zero_copy();
+            program.set_socket(queue, device.socket())?;
+            let mut seed = [0; 8];
+            getrandom::fill(&mut seed).map_err(secrets::Error::Random)?;
+            let endpoint = Endpoint::new(engine.clone(), secrets, u64::from_ne_bytes(seed));
+            let name = format!("worker-{queue}");
+            let lookup = Arc::clone(&lookup);
+            let apps = move || Apps::new(lookup);
+            let flows = Box::new(program.flows()?);
+            let sink = sink.clone();
+            workers.push(match &pcap {
+                Some(pcap) => {
+                    let tap = Tap::new(device).with_pcap(pcap.clone());
+                    Worker::spawn(name, tap, endpoint, apps, flows, sink)?
+                }
+                None => Worker::spawn(name, device, endpoint, apps, flows, sink)?,
+            });
+        }
+        let commands: Vec<Commands> = workers.iter().map(|w| w.commands().clone()).collect();
+        hub.set_workers(commands.clone());
+        if trace {
+            print_trace(&hub)?;
+        }
+        control.serve(server::Sources {
+            counters: program.counters()?,
+            workers: commands.clone(),
+            hub: hub.clone(),
+        })?;
+        let sweep = sweep::Sweep::new(program.flows()?, commands);
+
+        program.serve(&listens)?;
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(
+            out,
+            "ready iface={} mode={mode} queues={} zerocopy={}",
+            nic.name,
+            nic.queues,
+            if zero_copy { "yes" } else { "no" },
+        );
+        let _ = out.flush();
+        Ok(Self {
+            nic,
+            listens,
+            config,
+            program,
+            rotation,
+            workers,
+            hub,
+            sweep,
+            _control: control,
+        })
+    }
+
+    /// Until the first signal.
+    fn wait(&mut self, signals: &SignalFd) -> Result<()> {
+        loop {
+            let now = wall_clock();
+            // Slots are whole seconds: the next one is waited for to the millisecond.
+            let timeout = TICK.min(self.rotation.remaining(now) + Duration::from_millis(1));
+            if is_signalled(signals, timeout)? {
+                return Ok(());
+            }
+            self.tick()?;
+        }
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        if self.workers.iter().any(Worker::is_finished) {
+            for worker in self.workers.drain(..).filter(Worker::is_finished) {
+                worker.join()?;
+            }
+            bail!("a worker has ended");
+        }
+        if let Some(slot) = self.rotation.advance(wall_clock()) {
+            tracing::debug!(slot, "cookie keys");
+            self.rotate()?;
+        }
+        match self.nic.addresses() {
+            Ok(addresses) => {
+                if self.program.set_addresses(&addresses)? {
+                    tracing::info!(interface = self.nic.name, ?addresses, "addresses changed");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "addresses"),
+        }
+        self.sweep.tick();
+        Ok(())
+    }
+
+    /// The workers first: a cookie that XDP accepts is never unknown to them.
+    fn rotate(&mut self) -> Result<()> {
+        let secrets = self.rotation.secrets();
+        let (to, from) = sync_channel(self.workers.len());
+        for worker in &self.workers {
+            worker.commands().send(Command::Keys(secrets, to.clone()));
+        }
+        drop(to);
+        for _ in &self.workers {
+            if from.recv_timeout(TICK).is_err() {
+                break;
+            }
+        }
+        self.program.write_secrets(secrets)?;
+        Ok(())
+    }
+
+    /// Lets connections end, then ends them.
+    fn stop(mut self, signals: &SignalFd) -> Result<()> {
+        self.program.stop()?;
+        tracing::info!(listens = self.listens.len(), "stopping");
+        let commands: Vec<Commands> = self.workers.iter().map(|w| w.commands().clone()).collect();
+        for worker in &commands {
+            worker.send(Command::Drain);
+        }
+        let end = Instant::now() + self.config.shutdown.grace;
+        while Instant::now() < end {
+            // TIME-WAIT needs no waiting for: the kernel's RST to a late segment is harmless.
+            let open = server::infos(&commands)
+                .iter()
+                .any(|c| c.state != State::TimeWait);
+            let gone = self.workers.iter().any(Worker::is_finished);
+            if !open || gone || is_signalled(signals, STOP_TICK)? {
+                break;
+            }
+        }
+        for worker in &commands {
+            worker.send(Command::Abort);
+        }
+        let ended: Vec<_> = self.workers.drain(..).map(Worker::join).collect();
+        self.program.detach();
+        self.hub.close();
+        for result in ended {
+            result?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a signal.
+fn is_signalled(signals: &SignalFd, timeout: Duration) -> Result<bool> {
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+    let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, timeout) {
+        Ok(0) | Err(nix::Error::EINTR) => Ok(false),
+        Ok(_) => Ok(signals.read_signal()?.is_some()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// `--trace`: the ladder on stdout.
+fn print_trace(hub: &trace::Hub) -> Result<()> {
+    let watcher = hub.watch();
+    std::thread::Builder::new()
+        .name("ladder".into())
+        .spawn(move || {
+            let mut ladder = Ladder::new(std::io::stdout().is_terminal(), false);
+            for segment in watcher {
+                let text = ladder.format(&segment);
+                let mut out = std::io::stdout().lock();
+                if out
+                    .write_all(text.as_bytes())
+                    .and_then(|()| out.flush())
+                    .is_err()
+                {
+                    break;
+                }
+            }
+        })?;
+    Ok(())
+}
+
+fn explain_socket(error: xsk::Error) -> anyhow::Error {
+    let number = match &error {
+        xsk::Error::Socket { error, .. } | xsk::Error::Memory { error, .. } => error.raw_os_error(),
+    };
+    match number {
+        Some(libc::EPERM | libc::EACCES) => {
+            loader::Error::NotPermitted("open an AF_XDP socket").into()
+        }
+        Some(libc::EAFNOSUPPORT | libc::ENOPROTOOPT) => {
+            loader::Error::KernelFeature("AF_XDP (CONFIG_XDP_SOCKETS)".into()).into()
+        }
+        _ => error.into(),
+    }
+}

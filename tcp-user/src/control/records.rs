@@ -1,0 +1,291 @@
+//! What goes over the control socket: one JSON object a line.
+
+use crate::dataplane::DeviceStats;
+use crate::dataplane::worker::WorkerStats;
+use crate::proto::{ConnInfo, Direction, Disposition, TraceEvent};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use tcp_common::counters::Counter;
+use tcp_common::wire::Flags;
+
+/// A client's request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// Answered with one [`Stats`].
+    Stats,
+    /// Answered with one list of [`Connection`]s.
+    Conns,
+    /// Answered with a [`Segment`] a line, until the client goes.
+    Trace,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// One line.
+    pub error: String,
+}
+
+/// Counters of XDP and userspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Frames that XDP saw, by [`Counter::name`]; each is in one of them.
+    pub xdp: BTreeMap<String, u64>,
+    /// The sum of them.
+    pub xdp_frames: u64,
+    /// One per queue.
+    pub workers: Vec<Worker>,
+    /// Trace records dropped because their reader was slow.
+    pub trace_dropped: u64,
+}
+
+/// Counters of one worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// RX queue.
+    pub queue: usize,
+    /// Connections and TIME-WAIT entries.
+    pub connections: usize,
+    /// Frames received, by what the engine did with them.
+    pub frames: BTreeMap<String, u64>,
+    /// Frames received from the AF_XDP socket.
+    pub received: u64,
+    /// Frames sent.
+    pub sent: u64,
+    /// Frames that the kernel dropped before the socket.
+    pub receive_dropped: u64,
+    /// Frames that the kernel refused to send.
+    pub send_invalid: u64,
+}
+
+impl Stats {
+    /// From the counters of both sides.
+    pub fn new(xdp: &[(Counter, u64)], workers: &[WorkerStats]) -> Self {
+        Self {
+            xdp: xdp.iter().map(|(c, n)| (c.name().to_owned(), *n)).collect(),
+            xdp_frames: xdp.iter().map(|(_, n)| n).sum(),
+            trace_dropped: workers.iter().map(|w| w.trace_dropped).max().unwrap_or(0),
+            workers: workers
+                .iter()
+                .enumerate()
+                .map(|(queue, w)| Worker::new(queue, w))
+                .collect(),
+        }
+    }
+}
+
+impl Worker {
+    fn new(queue: usize, stats: &WorkerStats) -> Self {
+        let DeviceStats {
+            received,
+            sent,
+            receive_dropped,
+            send_invalid,
+        } = stats.device;
+        Self {
+            queue,
+            connections: stats.connections,
+            frames: stats
+                .dispositions
+                .iter()
+                .map(|(d, n)| (disposition_name(*d), *n))
+                .collect(),
+            received,
+            sent,
+            receive_dropped,
+            send_invalid,
+        }
+    }
+}
+
+/// `BadChecksum` as `bad_checksum`.
+fn disposition_name(disposition: Disposition) -> String {
+    let mut name = String::new();
+    for c in format!("{disposition:?}").chars() {
+        if c.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_lowercase());
+    }
+    name
+}
+
+/// One connection or TIME-WAIT entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Connection {
+    /// The client.
+    pub remote: SocketAddr,
+    /// The served address.
+    pub local: SocketAddr,
+    /// State by RFC 9293's name.
+    pub state: String,
+    /// Octets not yet acknowledged or sent.
+    pub send_queue: usize,
+    /// Octets not yet read.
+    pub recv_queue: usize,
+    /// Smoothed round-trip time, milliseconds.
+    pub srtt_ms: Option<f64>,
+    /// Retransmission timeout, milliseconds.
+    pub rto_ms: f64,
+    /// Congestion window, octets.
+    pub cwnd: u32,
+    /// Slow start threshold, octets.
+    pub ssthresh: u32,
+    /// Largest segment that we send, octets.
+    pub mss: u16,
+    /// Segments sent again.
+    pub retransmits: u64,
+    /// Octets received.
+    pub bytes_in: u64,
+    /// Octets sent and acknowledged.
+    pub bytes_out: u64,
+    /// Seconds since it was accepted.
+    pub age_s: f64,
+}
+
+impl From<&ConnInfo> for Connection {
+    fn from(info: &ConnInfo) -> Self {
+        Self {
+            remote: info.flow.remote(),
+            local: info.flow.local(),
+            state: info.state.to_string(),
+            send_queue: info.send_queue,
+            recv_queue: info.recv_queue,
+            srtt_ms: info.srtt.map(|t| t.as_secs_f64() * 1e3),
+            rto_ms: info.rto.as_secs_f64() * 1e3,
+            cwnd: info.cwnd,
+            ssthresh: info.ssthresh,
+            mss: info.mss,
+            retransmits: info.retransmits,
+            bytes_in: info.bytes_in,
+            bytes_out: info.bytes_out,
+            age_s: info.age.as_secs_f64(),
+        }
+    }
+}
+
+/// One segment of a trace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Seconds of `CLOCK_MONOTONIC`.
+    pub at: f64,
+    /// The client.
+    pub remote: SocketAddr,
+    /// The served address.
+    pub local: SocketAddr,
+    /// `in` is client to server.
+    pub direction: Way,
+    /// Answered by XDP and reconstructed from the cookie's ACK.
+    pub by_xdp: bool,
+    /// Control bits by name, joined by `,`.
+    pub flags: String,
+    /// SEG.SEQ.
+    pub seq: u32,
+    /// SEG.ACK.
+    pub ack: u32,
+    /// Octets of data.
+    pub len: usize,
+    /// Window, octets.
+    pub window: u32,
+    /// MSS option.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mss: Option<u16>,
+    /// Window scale option.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_scale: Option<u8>,
+    /// SACK-permitted option.
+    #[serde(default)]
+    pub sack_permitted: bool,
+    /// `TSval` and `TSecr`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamps: Option<(u32, u32)>,
+    /// SACK blocks, left and right edge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sack: Vec<(u32, u32)>,
+    /// The client's state after it, inferred.
+    pub client: String,
+    /// Our state after it.
+    pub server: String,
+    /// What is worth a word.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// Which way a segment goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// Client to server.
+    In,
+    /// Server to client.
+    Out,
+}
+
+impl From<&TraceEvent> for Segment {
+    fn from(event: &TraceEvent) -> Self {
+        Self {
+            at: event.at.0 as f64 / 1e9,
+            remote: event.flow.remote(),
+            local: event.flow.local(),
+            direction: match event.direction {
+                Direction::In => Way::In,
+                Direction::Out => Way::Out,
+            },
+            by_xdp: event.reconstructed,
+            flags: flag_names(event.flags),
+            seq: event.seq,
+            ack: event.ack,
+            len: event.len,
+            window: event.window,
+            mss: event.mss,
+            window_scale: event.window_scale,
+            sack_permitted: event.sack_permitted,
+            timestamps: event.timestamps.map(|t| (t.val, t.ecr)),
+            sack: event.sack[..event.sack_blocks.min(event.sack.len())].to_vec(),
+            client: event.client.to_string(),
+            server: event.server.to_string(),
+            note: event.note.to_owned(),
+        }
+    }
+}
+
+fn flag_names(flags: Flags) -> String {
+    let names = [
+        (Flags::SYN, "SYN"),
+        (Flags::FIN, "FIN"),
+        (Flags::RST, "RST"),
+        (Flags::PSH, "PSH"),
+        (Flags::ACK, "ACK"),
+        (Flags::URG, "URG"),
+        (Flags::ECE, "ECE"),
+        (Flags::CWR, "CWR"),
+    ];
+    let set: Vec<&str> = names
+        .iter()
+        .filter(|(bit, _)| flags.has(*bit))
+        .map(|(_, name)| *name)
+        .collect();
+    set.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_small_objects() {
+        let parse = |text| serde_json::from_str::<Request>(text);
+        assert_eq!(parse(r#"{"cmd":"stats"}"#).expect("valid"), Request::Stats);
+        assert_eq!(parse(r#"{"cmd":"trace"}"#).expect("valid"), Request::Trace);
+        assert!(parse(r#"{"cmd":"reboot"}"#).is_err());
+    }
+
+    #[test]
+    fn names_are_snake_case() {
+        assert_eq!(disposition_name(Disposition::BadChecksum), "bad_checksum");
+        assert_eq!(disposition_name(Disposition::Segment), "segment");
+        assert_eq!(flag_names(Flags::SYN.with(Flags::ACK)), "SYN,ACK");
+    }
+}

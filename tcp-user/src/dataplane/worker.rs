@@ -1,0 +1,333 @@
+//! One thread per RX queue: device, engine and apps, shared with nobody.
+//!
+//! A turn takes one batch of received frames, fires due timers, lets the apps answer
+//! what happened and sends what came of it. Then it sleeps in `ppoll` until there are
+//! frames, a command or a timer. The clock is read once per turn.
+
+use super::{Device, DeviceStats, Transmit};
+use crate::proto::{ConnInfo, Disposition, Endpoint, Event, Instant, TraceEvent};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::{TimeSpec, TimeValLike};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tcp_common::abi::Secrets;
+use tcp_common::flow::FlowKey;
+
+/// Frames sent in one turn at most, so that receiving is not kept waiting.
+const SEND_BATCH: usize = 256;
+/// Retry interval while the device takes no more frames, or has nothing to wait on.
+const RETRY: Duration = Duration::from_micros(500);
+
+/// What runs on the connections of a worker.
+pub trait Application {
+    /// Something happened to a connection. [`Event::FlowEnded`] does not come here.
+    fn handle_event(&mut self, now: Instant, endpoint: &mut Endpoint, event: Event);
+
+    /// The server ends: connections that are idle should be closed, the others soon.
+    fn handle_drain(&mut self, now: Instant, endpoint: &mut Endpoint);
+}
+
+/// The flows that XDP sends to userspace.
+pub trait FlowTable: Send {
+    /// Forgets a connection that has ended.
+    fn remove(&mut self, flow: &FlowKey);
+}
+
+impl FlowTable for () {
+    fn remove(&mut self, _: &FlowKey) {}
+}
+
+/// What control asks of a worker.
+pub enum Command {
+    /// New cookie keys; answers when they are in use.
+    Keys(Secrets, SyncSender<()>),
+    /// Trace on or off.
+    Trace(bool),
+    /// All connections.
+    Connections(Sender<Vec<ConnInfo>>),
+    /// Counters.
+    Stats(Sender<WorkerStats>),
+    /// Which of these flows have a connection or a TIME-WAIT entry here.
+    Knows(Vec<FlowKey>, Sender<Vec<bool>>),
+    /// Close what is idle.
+    Drain,
+    /// RST to every connection, then the thread ends.
+    Abort,
+}
+
+/// Counters of one worker.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerStats {
+    /// Connections and TIME-WAIT entries.
+    pub connections: usize,
+    /// Frames by what the engine did with them.
+    pub dispositions: Vec<(Disposition, u64)>,
+    /// The device's counters.
+    pub device: DeviceStats,
+    /// Trace records that found no room.
+    pub trace_dropped: u64,
+}
+
+/// Where trace records go; what finds no room is counted and dropped.
+#[derive(Clone, Debug)]
+pub struct TraceSink {
+    /// Bounded.
+    pub records: SyncSender<TraceEvent>,
+    /// Records dropped.
+    pub dropped: Arc<AtomicU64>,
+}
+
+/// The other end of a worker, for control.
+#[derive(Debug)]
+pub struct Worker {
+    commands: Commands,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+/// Sends commands to a worker.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    queue: Sender<Command>,
+    wake: Arc<EventFd>,
+}
+
+impl Commands {
+    /// Sends a command; false if the worker is gone.
+    pub fn send(&self, command: Command) -> bool {
+        self.queue.send(command).is_ok() && self.wake.write(1).is_ok()
+    }
+}
+
+impl Worker {
+    /// Starts the thread. `application` is made in it.
+    pub fn spawn<D, A>(
+        name: String,
+        device: D,
+        endpoint: Endpoint,
+        application: impl FnOnce() -> A + Send + 'static,
+        flows: Box<dyn FlowTable>,
+        trace: TraceSink,
+    ) -> io::Result<Self>
+    where
+        D: Device + Send + 'static,
+        A: Application,
+    {
+        let (queue, commands) = channel();
+        let wake = Arc::new(EventFd::from_flags(
+            EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC,
+        )?);
+        let waker = Arc::clone(&wake);
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            Turns {
+                device,
+                endpoint,
+                application: application(),
+                flows,
+                commands,
+                wake: waker,
+                trace,
+            }
+            .run()
+        })?;
+        Ok(Self {
+            commands: Commands { queue, wake },
+            thread,
+        })
+    }
+
+    /// For sending commands.
+    pub fn commands(&self) -> &Commands {
+        &self.commands
+    }
+
+    /// Whether the thread has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the thread.
+    pub fn join(self) -> io::Result<()> {
+        self.thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a worker panicked")))
+    }
+}
+
+/// `CLOCK_MONOTONIC`.
+pub fn clock() -> Instant {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .unwrap_or(TimeSpec::new(0, 0));
+    Instant(now.num_nanoseconds() as u64)
+}
+
+struct Turns<D, A> {
+    device: D,
+    endpoint: Endpoint,
+    application: A,
+    flows: Box<dyn FlowTable>,
+    commands: Receiver<Command>,
+    wake: Arc<EventFd>,
+    trace: TraceSink,
+}
+
+impl<D: Device, A: Application> Turns<D, A> {
+    fn run(mut self) -> io::Result<()> {
+        loop {
+            let now = clock();
+            let endpoint = &mut self.endpoint;
+            self.device.receive(|frame| {
+                endpoint.handle_frame(now, frame);
+            });
+            if self.endpoint.poll_deadline().is_some_and(|at| at <= now) {
+                self.endpoint.handle_timeout(now);
+            }
+            self.handle_events(now);
+            let (sent, full) = self.send(now);
+            let flushed = self.device.flush()?;
+            // Sending may free flows and make records.
+            self.handle_events(now);
+            self.pass_traces();
+
+            // Frames that are still to be received end the sleep at once.
+            let timeout = if full || !flushed {
+                Some(RETRY)
+            } else if sent == SEND_BATCH {
+                Some(Duration::ZERO)
+            } else if self.device.fd().is_none() {
+                Some(RETRY)
+            } else {
+                None
+            };
+            if self.sleep(now, timeout)? && self.handle_commands() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn handle_events(&mut self, now: Instant) {
+        while let Some(event) = self.endpoint.poll_event() {
+            match event {
+                Event::FlowEnded(flow) => self.flows.remove(&flow),
+                other => self
+                    .application
+                    .handle_event(now, &mut self.endpoint, other),
+            }
+        }
+    }
+
+    fn send(&mut self, now: Instant) -> (usize, bool) {
+        let mut sent = 0;
+        while sent < SEND_BATCH {
+            let endpoint = &mut self.endpoint;
+            match self
+                .device
+                .transmit(|buffer| endpoint.poll_transmit(now, buffer))
+            {
+                Transmit::Queued => sent += 1,
+                Transmit::Idle => return (sent, false),
+                Transmit::Full => return (sent, true),
+            }
+        }
+        (sent, false)
+    }
+
+    fn pass_traces(&mut self) {
+        while let Some(record) = self.endpoint.poll_trace() {
+            if self.trace.records.try_send(record).is_err() {
+                self.trace.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do; true if there are commands.
+    fn sleep(&mut self, now: Instant, at_most: Option<Duration>) -> io::Result<bool> {
+        let deadline = self.endpoint.poll_deadline().map(|at| at - now);
+        let timeout = match (deadline, at_most) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let fd = self.device.fd();
+        let mut fds = [
+            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
+            PollFd::new(fd.unwrap_or(self.wake.as_fd()), PollFlags::POLLIN),
+        ];
+        let timeout = timeout.map(TimeSpec::from_duration);
+        match ppoll(&mut fds, timeout, None) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let awake = fds[0].any().unwrap_or(false);
+        if awake {
+            // Only resets the counter; it cannot block.
+            let _ = self.wake.read();
+        }
+        Ok(awake)
+    }
+
+    /// True when the thread is to end.
+    fn handle_commands(&mut self) -> bool {
+        let now = clock();
+        loop {
+            // A dropped receiver is a client that went away.
+            match self.commands.try_recv() {
+                Ok(Command::Keys(keys, done)) => {
+                    self.endpoint.set_keys(keys);
+                    let _ = done.try_send(());
+                }
+                Ok(Command::Trace(on)) => self.endpoint.set_trace(on),
+                Ok(Command::Connections(to)) => {
+                    let _ = to.send(self.endpoint.infos(now));
+                }
+                Ok(Command::Stats(to)) => {
+                    let _ = to.send(self.stats());
+                }
+                Ok(Command::Knows(flows, to)) => {
+                    let known = flows.iter().map(|f| self.endpoint.knows(f)).collect();
+                    let _ = to.send(known);
+                }
+                Ok(Command::Drain) => self.application.handle_drain(now, &mut self.endpoint),
+                Ok(Command::Abort) | Err(std::sync::mpsc::TryRecvError::Disconnected) => {
+                    self.abort(now);
+                    return true;
+                }
+                Err(std::sync::mpsc::TryRecvError::Empty) => return false,
+            }
+        }
+    }
+
+    fn stats(&self) -> WorkerStats {
+        WorkerStats {
+            connections: self.endpoint.len(),
+            dispositions: self.endpoint.dispositions(),
+            device: self.device.stats(),
+            trace_dropped: self.trace.dropped.load(Ordering::Relaxed),
+        }
+    }
+
+    /// RST to all, as far as the device takes them within a moment.
+    fn abort(&mut self, now: Instant) {
+        for info in self.endpoint.infos(now) {
+            if let Some(id) = info.id {
+                self.endpoint.abort(now, id);
+            }
+        }
+        let end = now + Duration::from_millis(200);
+        while clock() < end {
+            let (sent, full) = self.send(now);
+            let flushed = self.device.flush().unwrap_or(true);
+            if sent < SEND_BATCH && !full && flushed {
+                break;
+            }
+            if full || !flushed {
+                std::thread::sleep(RETRY);
+            }
+        }
+        self.pass_traces();
+    }
+}
