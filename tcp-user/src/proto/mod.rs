@@ -1,28 +1,63 @@
 //! The TCP engine, sans-IO: frames, instants and a seed in; frames, deadlines and
 //! events out. It imports neither tokio, aya nor libc and never reads a clock.
+//!
+//! ```text
+//!   frame ── handle_frame ──▶ segment ─▶ table ─▶ connection ─▶ Step ─▶ settle
+//!                                          │  no connection:             │
+//!                                          ├─▶ time_wait          events, timers,
+//!                                          └─▶ cookie, or RST     senders, replies
+//!   frame ◀─ poll_transmit ── frame ◀── replies, then senders in turn ◀──┘
+//! ```
+//!
+//! The caller's loop, once for each batch of frames: `handle_frame` for each,
+//! `handle_timeout` if `poll_deadline` has passed, `poll_event` until `None` (and the
+//! verbs that the events call for), `poll_transmit` until `None` or the TX ring is
+//! full. What could not be sent stays queued.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`Endpoint`] | all connections of a worker; the public verbs |
+//! | `segment`, `frame` | octets to a validated segment, a segment to octets |
+//! | `table`, `slab` | 4-tuple to index, index to connection |
+//! | `connection` | the TCB; the receive path in RFC 9293's order, the send path, timers |
+//! | `time_wait` | what is left of a connection for 2 MSL |
+//! | `limit` | how many challenge ACKs are sent (RFC 5961 §7) |
+//! | `assembler`, `recv_buffer`, `send_buffer`, `ring` | octets; no memory while empty |
+//! | `rtt`, `congestion`, `wheel` | RFC 6298, RFC 5681 and 6582, timers |
+//!
+//! Nothing a peer sends makes the engine panic or allocate per segment: what is
+//! stored per connection is bounded by its buffers, and what is answered to
+//! strangers by a short queue.
 
 #[allow(dead_code, reason = "until the engine uses all of it")]
 mod assembler;
 mod config;
 #[allow(dead_code, reason = "until the engine uses all of it")]
 mod congestion;
+mod connection;
 mod endpoint;
 mod event;
+mod frame;
 mod instant;
+mod limit;
 #[allow(dead_code, reason = "until the engine uses all of it")]
 mod recv_buffer;
 #[allow(dead_code, reason = "until the engine uses all of it")]
 mod ring;
 #[allow(dead_code, reason = "until the engine uses all of it")]
 mod rtt;
+mod segment;
 #[allow(dead_code, reason = "until the engine uses all of it")]
 mod send_buffer;
+mod slab;
 mod state;
+mod table;
+mod time_wait;
 mod trace;
 #[allow(dead_code, reason = "until the engine uses all of it")]
 mod wheel;
 
-pub use config::Config;
+pub use config::{Config, Keys};
 pub use endpoint::{ConnId, ConnInfo, Disposition, Endpoint, Refused};
 pub use event::{CloseReason, Event};
 pub use instant::Instant;

@@ -1,0 +1,478 @@
+//! One connection: the TCB and what an application does with it.
+//!
+//! A connection knows nothing of other connections, of ids or of queues. Every
+//! entry point returns a [`Step`]; what it means for the endpoint (an event, a
+//! TIME-WAIT entry, an RST) is the endpoint's to do.
+//!
+//! - `receive`: a segment in the order of RFC 9293 §3.10.7.4
+//! - `acknowledge`: its fifth step, the ACK field, and loss recovery
+//! - `send`: what to send next, and sending it
+//! - `timer`: retransmission, persist, delayed ACK, keepalive, FIN-WAIT-2
+//! - `state`: the states
+
+mod acknowledge;
+mod receive;
+mod send;
+pub(super) mod state;
+mod timer;
+
+use self::state::Phase;
+pub(super) use self::timer::NEVER;
+use self::timer::Timers;
+use super::assembler::Assembler;
+use super::congestion::{Congestion, Controller};
+use super::endpoint::{ConnInfo, Refused};
+use super::frame::{LinkHeader, TIMESTAMPS_LEN};
+use super::limit::AckLimit;
+use super::recv_buffer::RecvBuffer;
+use super::rtt::RttEstimator;
+use super::segment::Segment;
+use super::send_buffer::SendBuffer;
+use super::time_wait::TimeWait;
+use super::{CloseReason, Config, Instant, State};
+use std::time::Duration;
+use tcp_common::cookie::Negotiated;
+use tcp_common::flow::FlowKey;
+use tcp_common::seq::SeqNum;
+use tcp_common::wire::{Timestamps, ip, tcp};
+
+/// What a connection may use of its endpoint.
+pub(super) struct Env<'a> {
+    pub(super) config: &'a Config,
+    pub(super) limit: &'a mut AckLimit,
+    /// What is worth a word in the trace about the segment at hand.
+    pub(super) note: &'static str,
+}
+
+/// What came of a segment, a timer or a verb.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(super) enum Step {
+    /// The connection goes on.
+    Open,
+    /// It enters TIME-WAIT; its last ACK is due.
+    TimeWait,
+    /// It is CLOSED.
+    Closed(CloseReason),
+    /// It is CLOSED, and the peer is told by an RST with this sequence number.
+    Abort(SeqNum),
+}
+
+/// The send sequence space (RFC 9293 §3.3.1).
+struct Send {
+    una: SeqNum,
+    /// Next to send. Set back to `una` by a timeout, so the RFC's SND.NXT is `max`.
+    nxt: SeqNum,
+    /// One past the highest ever sent.
+    max: SeqNum,
+    /// Octets, scaled.
+    wnd: u32,
+    wl1: SeqNum,
+    wl2: SeqNum,
+    /// Largest window ever announced (RFC 9293 §3.8.6.2.1, RFC 5961 §5.2).
+    max_wnd: u32,
+    /// End of the last segment sent that was not full (Minshall's Nagle).
+    small: SeqNum,
+    /// Octets of text in a segment at most.
+    mss: u16,
+    /// Shift count of the windows that the peer announces.
+    shift: u8,
+}
+
+/// The receive sequence space.
+struct Receive {
+    nxt: SeqNum,
+    /// The right edge of the window announced; never moves left.
+    edge: SeqNum,
+    /// RCV.NXT in the last segment sent (RFC 7323's Last.ACK.sent).
+    acked: SeqNum,
+    /// Sequence number of a FIN that came before the text in front of it.
+    fin: Option<SeqNum>,
+    /// A duplicate to report (RFC 2883).
+    duplicate: Option<(SeqNum, SeqNum)>,
+    /// Largest text seen, an estimate of the peer's segment size.
+    mss: u16,
+    /// Shift count of the windows that we announce.
+    shift: u8,
+}
+
+/// The timestamps option's state (RFC 7323 §4.3, §5.4).
+#[derive(Clone, Copy)]
+struct Stamps {
+    /// Our clock is `offset` plus milliseconds.
+    offset: u32,
+    /// TS.Recent.
+    recent: u32,
+    /// When TS.Recent was set, whole seconds.
+    recent_at: u32,
+}
+
+/// Days after which TS.Recent says nothing any more (RFC 7323 §5.5), in seconds.
+const STAMP_VALID: u32 = 24 * 24 * 3600;
+
+impl Stamps {
+    fn at(&self, now: Instant) -> Timestamps {
+        Timestamps {
+            val: self.offset.wrapping_add(now.millis()),
+            ecr: self.recent,
+        }
+    }
+
+    /// R1 of RFC 7323 §5.3.
+    fn is_old(&self, now: Instant, val: u32) -> bool {
+        (val.wrapping_sub(self.recent) as i32) < 0
+            && seconds(now).wrapping_sub(self.recent_at) < STAMP_VALID
+    }
+}
+
+fn seconds(now: Instant) -> u32 {
+    (now.0 / 1_000_000_000) as u32
+}
+
+/// A connection.
+pub(super) struct Connection {
+    pub(super) flow: FlowKey,
+    link: LinkHeader,
+    phase: Phase,
+    /// The client's state, inferred.
+    pub(super) client: State,
+    snd: Send,
+    rcv: Receive,
+    stamps: Option<Stamps>,
+    /// SACK negotiated.
+    sack: bool,
+    rtt: RttEstimator,
+    congestion: Controller,
+    /// Duplicate ACKs in a row.
+    dup_acks: u8,
+    /// In fast recovery until `recover` is acknowledged (RFC 6582).
+    in_recovery: bool,
+    recover: SeqNum,
+    /// The segment being timed: its end and when it was sent (RFC 6298 §3).
+    timed: Option<(SeqNum, Instant)>,
+    send_buffer: SendBuffer,
+    recv_buffer: RecvBuffer,
+    assembler: Assembler,
+    pub(super) timers: Timers,
+    /// Retransmissions or probes without an answer.
+    retries: u8,
+    keepalives: u8,
+    /// An ACK is due now.
+    ack_now: bool,
+    /// Duplicate ACKs due, one for each segment out of order (RFC 5681 §4.2).
+    dup_acks_due: u8,
+    /// The first segment is to be sent again.
+    resend_head: bool,
+    /// The window keeps data back and the persist timer fired.
+    probe: bool,
+    keepalive_due: bool,
+    /// The congestion window, not the application, limits what is sent.
+    cwnd_limited: bool,
+    nagle: bool,
+    /// Fully closed: nobody reads any more.
+    orphan: bool,
+    /// A write was cut short.
+    want_write: bool,
+    /// Signals for the application, taken by the endpoint.
+    readable: bool,
+    writable: bool,
+    /// A `Readable` event lies in the endpoint's queue.
+    pub(super) readable_queued: bool,
+    /// The connection lies in the endpoint's queue of senders.
+    pub(super) send_queued: bool,
+    challenges: (u32, u8),
+    created: Instant,
+    heard: Instant,
+    sent: Instant,
+    bytes_in: u64,
+    bytes_out: u64,
+    retransmits: u64,
+}
+
+impl Connection {
+    /// The connection that a segment with a valid cookie proves. `seg` is processed
+    /// afterwards like any other.
+    pub(super) fn from_cookie(
+        now: Instant,
+        seg: &Segment<'_>,
+        negotiated: Negotiated,
+        config: &Config,
+    ) -> Self {
+        let headers = tcp::HEADER_LEN
+            + if seg.flow.is_v4() {
+                ip::V4_LEN
+            } else {
+                ip::V6_LEN
+            };
+        // RFC 6691: the MSS option does not count options, so they come off here.
+        let stamps = seg
+            .timestamps
+            .filter(|_| negotiated.timestamps)
+            .map(|ts| Stamps {
+                offset: ts.ecr.wrapping_sub(now.millis()),
+                recent: ts.val,
+                recent_at: seconds(now),
+            });
+        let mss = negotiated
+            .mss
+            .min(config.mtu.saturating_sub(headers as u16))
+            .saturating_sub(if stamps.is_some() {
+                TIMESTAMPS_LEN as u16
+            } else {
+                0
+            })
+            .max(1);
+        let (snd_shift, rcv_shift) = match negotiated.window_scale {
+            Some(shift) => (shift.min(14), config.window_scale.min(14)),
+            None => (0, 0),
+        };
+        let wnd = u32::from(seg.window) << snd_shift;
+        // The cookie bounds what the first segment may acknowledge: ISS+1.
+        let una = seg.ack;
+        // One unit of scaling more than announced, so that rounding a window up to
+        // the next unit never promises what does not fit.
+        let capacity =
+            config.recv_buffer.max(usize::from(config.initial_window)) + (1 << rcv_shift);
+        let mut connection = Self {
+            flow: seg.flow,
+            link: seg.reply_link(),
+            phase: Phase::Established,
+            client: State::Established,
+            snd: Send {
+                una,
+                nxt: una,
+                max: una,
+                wnd,
+                wl1: seg.seq,
+                wl2: seg.ack,
+                max_wnd: wnd,
+                small: una,
+                mss,
+                shift: snd_shift,
+            },
+            rcv: Receive {
+                nxt: seg.seq,
+                edge: seg.seq + u32::from(config.initial_window),
+                acked: seg.seq,
+                fin: None,
+                duplicate: None,
+                mss: 0,
+                shift: rcv_shift,
+            },
+            stamps,
+            sack: negotiated.sack,
+            rtt: RttEstimator::new(config.rto_min),
+            congestion: Controller::new(u32::from(mss)),
+            dup_acks: 0,
+            in_recovery: false,
+            recover: una,
+            timed: None,
+            send_buffer: SendBuffer::new(config.send_buffer),
+            recv_buffer: RecvBuffer::new(capacity),
+            assembler: Assembler::new(),
+            timers: Timers::new(),
+            retries: 0,
+            keepalives: 0,
+            ack_now: false,
+            dup_acks_due: 0,
+            resend_head: false,
+            probe: false,
+            keepalive_due: false,
+            cwnd_limited: false,
+            nagle: true,
+            orphan: false,
+            want_write: false,
+            readable: false,
+            writable: false,
+            readable_queued: false,
+            send_queued: false,
+            challenges: (0, 0),
+            created: now,
+            heard: now,
+            sent: now,
+            bytes_in: 0,
+            bytes_out: 0,
+            retransmits: 0,
+        };
+        connection.start_keepalive(config);
+        connection
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Nobody will read or write any more.
+    pub(super) fn is_orphan(&self) -> bool {
+        self.orphan
+    }
+
+    /// Windows of incoming segments are this many bits short.
+    pub(super) fn peer_shift(&self) -> u8 {
+        self.snd.shift
+    }
+
+    /// Leaves only the received data.
+    pub(super) fn linger(&mut self, reason: CloseReason) {
+        self.phase = Phase::Lingering { reason };
+        self.timers = Timers::new();
+    }
+
+    /// Whether the application has something to read, and can write again: each once.
+    pub(super) fn take_signals(&mut self) -> (bool, bool) {
+        (
+            std::mem::take(&mut self.readable) && !self.orphan,
+            std::mem::take(&mut self.writable) && !self.orphan,
+        )
+    }
+
+    /// What remains in TIME-WAIT.
+    pub(super) fn time_wait(&self) -> TimeWait {
+        TimeWait {
+            flow: self.flow,
+            snd_nxt: self.snd.max,
+            rcv_nxt: self.rcv.nxt,
+            timestamps: self.stamps.map(|s| (s.offset, s.recent)),
+            window: self.window_to_announce().0,
+            client: self.client,
+        }
+    }
+
+    /// The peer waits for an ACK.
+    pub(super) fn ack_due(&self) -> bool {
+        self.ack_now
+    }
+
+    pub(super) fn link(&self) -> &LinkHeader {
+        &self.link
+    }
+
+    /// RCV.NXT, for the acknowledgment field of an RST.
+    pub(super) fn rcv_nxt(&self) -> SeqNum {
+        self.rcv.nxt
+    }
+
+    // The application's verbs (RFC 9293 §3.10).
+
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Refused> {
+        if self.orphan {
+            return Err(Refused);
+        }
+        let octets = self.recv_buffer.read(buf);
+        self.after_read();
+        Ok(octets)
+    }
+
+    pub(super) fn peek(&self) -> Result<[&[u8]; 2], Refused> {
+        if self.orphan {
+            return Err(Refused);
+        }
+        Ok(self.recv_buffer.readable())
+    }
+
+    pub(super) fn consume(&mut self, octets: usize) -> Result<(), Refused> {
+        if self.orphan {
+            return Err(Refused);
+        }
+        self.recv_buffer
+            .consume(octets.min(self.recv_buffer.len()));
+        self.after_read();
+        Ok(())
+    }
+
+    pub(super) fn unread(&self) -> usize {
+        self.recv_buffer.len()
+    }
+
+    pub(super) fn is_read_closed(&self) -> bool {
+        self.orphan || (!self.phase.receives() && self.recv_buffer.len() == 0)
+    }
+
+    pub(super) fn write(&mut self, now: Instant, data: &[u8]) -> Result<usize, Refused> {
+        if self.orphan || !self.phase.accepts_writes() {
+            return Err(Refused);
+        }
+        let octets = self.send_buffer.write(data);
+        self.want_write |= octets < data.len();
+        self.arm_retransmit(now);
+        Ok(octets)
+    }
+
+    pub(super) fn send_room(&self) -> usize {
+        if self.orphan || !self.phase.accepts_writes() {
+            return 0;
+        }
+        self.send_buffer.room()
+    }
+
+    pub(super) fn set_nagle(&mut self, on: bool) {
+        self.nagle = on;
+    }
+
+    /// CLOSE of one half (RFC 9293 §3.10.4).
+    pub(super) fn shutdown(&mut self, now: Instant) -> Result<(), Refused> {
+        match self.phase {
+            Phase::Established => self.phase = Phase::FinWait1,
+            Phase::CloseWait { .. } => self.phase = Phase::CloseWait { closing: true },
+            Phase::Lingering { .. } => return Err(Refused),
+            Phase::FinWait1 | Phase::FinWait2 | Phase::Closing | Phase::LastAck => {}
+        }
+        self.arm_retransmit(now);
+        Ok(())
+    }
+
+    /// CLOSE of both halves. Received data that nobody read is lost, and the peer
+    /// is told so by an RST (RFC 9293 §3.6.1, RFC 2525 §2.17).
+    pub(super) fn close(&mut self, now: Instant) -> Step {
+        if self.recv_buffer.len() > 0 || !self.assembler.is_empty() {
+            return self.abort();
+        }
+        self.orphan = true;
+        self.want_write = false;
+        if self.shutdown(now).is_ok() && self.phase == Phase::FinWait2 {
+            self.start_fin_wait_2(now);
+        }
+        Step::Open
+    }
+
+    /// ABORT (RFC 9293 §3.10.5).
+    pub(super) fn abort(&self) -> Step {
+        Step::Abort(self.snd.max)
+    }
+
+    pub(super) fn info(&self, now: Instant) -> ConnInfo {
+        ConnInfo {
+            id: None,
+            flow: self.flow,
+            state: self.phase.name(),
+            send_queue: self.send_buffer.len(),
+            recv_queue: self.recv_buffer.len(),
+            srtt: self.rtt.srtt(),
+            rto: self.rtt.rto(),
+            cwnd: self.congestion.cwnd(),
+            ssthresh: self.congestion.ssthresh(),
+            mss: self.snd.mss,
+            retransmits: self.retransmits,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            age: now.saturating_since(self.created),
+        }
+    }
+
+    /// A window update is due when the window can grow by two segments or half the
+    /// buffer (RFC 9293 §3.8.6.2.2; two rather than one segment, as reads come in
+    /// small pieces).
+    fn after_read(&mut self) {
+        let promised = self.rcv.edge.distance_from(self.rcv.nxt) as usize;
+        let enough = (2 * usize::from(self.rcv.mss.max(536))).min(self.recv_buffer.capacity() / 2);
+        if self.phase.receives() && self.open_window() >= promised + enough {
+            self.ack_now = true;
+        }
+    }
+}
+
+/// Most of an idle connection's memory; DESIGN wants 400 octets in all.
+const _: () = assert!(size_of::<Connection>() <= 480);
+
+/// FIN-WAIT-2 of a connection that nobody reads ends after this.
+const FIN_WAIT_2: Duration = Duration::from_secs(60);

@@ -1,0 +1,152 @@
+//! A connection's timers. They are deadlines in the TCB; the endpoint keeps one
+//! entry in its wheel for the earliest of them, and lets it fire early rather than
+//! move it with every segment.
+
+use super::state::Phase;
+use super::{Connection, Env, FIN_WAIT_2, Step};
+use crate::proto::congestion::Congestion;
+use crate::proto::{CloseReason, Config, Instant};
+use std::time::Duration;
+
+/// A timer that does not run.
+pub(in crate::proto) const NEVER: Instant = Instant(u64::MAX);
+
+/// Retransmissions without an answer before we give up: R2 (RFC 9293 §3.8.3). With
+/// an RTO of 200 ms doubling up to 60 s that is over 7 minutes.
+const MAX_RETRIES: u8 = 15;
+/// Time between keepalive probes, and how many go unanswered at most.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
+const MAX_KEEPALIVES: u8 = 9;
+
+/// Deadlines.
+pub(in crate::proto) struct Timers {
+    /// Retransmission if something is outstanding, else persist. Runs as long as
+    /// there is something to send or to be acknowledged.
+    pub(super) retransmit: Instant,
+    /// Delayed ACK.
+    pub(super) ack: Instant,
+    /// Keepalive, or the end of FIN-WAIT-2.
+    pub(super) idle: Instant,
+    /// When the endpoint's wheel fires for this connection.
+    pub(in crate::proto) armed: Instant,
+}
+
+impl Timers {
+    pub(super) const fn new() -> Self {
+        Self {
+            retransmit: NEVER,
+            ack: NEVER,
+            idle: NEVER,
+            armed: NEVER,
+        }
+    }
+
+    /// The earliest deadline, [`NEVER`] if there is none.
+    pub(in crate::proto) fn next(&self) -> Instant {
+        self.retransmit.min(self.ack).min(self.idle)
+    }
+}
+
+impl Connection {
+    /// Fires what is due.
+    pub(in crate::proto) fn handle_timeout(&mut self, now: Instant, env: &mut Env<'_>) -> Step {
+        if self.timers.ack <= now {
+            self.timers.ack = NEVER;
+            self.ack_now = true;
+        }
+        if self.timers.retransmit <= now {
+            let step = self.retransmission_timeout(now);
+            if step != Step::Open {
+                return step;
+            }
+        }
+        if self.timers.idle <= now {
+            return self.idle_timeout(now, env.config);
+        }
+        Step::Open
+    }
+
+    /// Starts the retransmission timer if it must run and does not (RFC 6298 §5.1).
+    pub(super) fn arm_retransmit(&mut self, now: Instant) {
+        if self.timers.retransmit == NEVER && self.has_unacknowledged() {
+            self.timers.retransmit = now + self.rtt.rto();
+        }
+    }
+
+    /// Starts it anew, or stops it if nothing is left (RFC 6298 §5.2, §5.3).
+    pub(super) fn restart_retransmit(&mut self, now: Instant) {
+        self.timers.retransmit = NEVER;
+        self.arm_retransmit(now);
+    }
+
+    fn retransmission_timeout(&mut self, now: Instant) -> Step {
+        self.timers.retransmit = NEVER;
+        if !self.has_unacknowledged() {
+            return Step::Open;
+        }
+        if !self.is_outstanding() && self.has_text() {
+            // Not sent yet for want of a free frame.
+            self.arm_retransmit(now);
+            return Step::Open;
+        }
+        self.retries = self.retries.saturating_add(1);
+        if self.retries > MAX_RETRIES {
+            return Step::Closed(CloseReason::TimedOut);
+        }
+        if self.snd.wnd == 0 || !self.is_outstanding() {
+            // Zero-window probe (RFC 9293 §3.8.6.1), or the sender's SWS
+            // override timeout (§3.8.6.2.1).
+            self.probe = true;
+        } else {
+            if self.retries == 1 {
+                // RFC 5681 §3.1: ssthresh only falls for the first of several
+                // retransmissions of a segment.
+                let flight = self.snd.max.distance_from(self.snd.una);
+                self.congestion.on_timeout(now, flight);
+            }
+            // Go back and send everything anew; RFC 6582 §3.2 step 6.
+            self.recover = self.snd.max;
+            self.in_recovery = false;
+            self.dup_acks = 0;
+            self.resend_head = false;
+            self.snd.nxt = self.snd.una;
+        }
+        // Karn's algorithm: what is sent twice is not timed.
+        self.timed = None;
+        self.rtt.backoff();
+        self.timers.retransmit = now + self.rtt.rto();
+        Step::Open
+    }
+
+    pub(super) fn start_fin_wait_2(&mut self, now: Instant) {
+        self.timers.idle = now + FIN_WAIT_2;
+    }
+
+    pub(super) fn start_keepalive(&mut self, config: &Config) {
+        if let Some(idle) = config.keepalive {
+            self.timers.idle = self.heard + idle;
+        }
+    }
+
+    fn idle_timeout(&mut self, now: Instant, config: &Config) -> Step {
+        self.timers.idle = NEVER;
+        if self.orphan && self.phase == Phase::FinWait2 {
+            return Step::Closed(CloseReason::TimedOut);
+        }
+        // RFC 9293 §3.8.4.
+        let Some(idle) = config.keepalive else {
+            return Step::Open;
+        };
+        let due = self.heard + idle;
+        if now < due || self.has_unacknowledged() {
+            self.timers.idle = due.max(now + Duration::from_secs(1));
+        } else if self.keepalives >= MAX_KEEPALIVES {
+            return Step::Closed(CloseReason::TimedOut);
+        } else {
+            self.keepalives += 1;
+            self.keepalive_due = true;
+            self.timers.idle = now + KEEPALIVE_INTERVAL;
+        }
+        Step::Open
+    }
+}

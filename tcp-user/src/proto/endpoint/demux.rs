@@ -1,0 +1,309 @@
+//! A frame's way to its connection, and what happens to one that has none.
+
+use super::super::connection::state::Inferred;
+use super::super::connection::{Connection, Env, Step};
+use super::super::segment::Segment;
+use super::super::table::Place;
+use super::super::trace::{Direction, TraceEvent};
+use super::super::{Event, Instant, State};
+use super::reply::Reply;
+use super::{Disposition, Endpoint, MAX_TRACE};
+use tcp_common::cookie::{self, Negotiated};
+use tcp_common::seq::SeqNum;
+use tcp_common::wire::options::{self, SynOptions};
+use tcp_common::wire::{Flags, Timestamps, ip, tcp};
+
+/// Attempts to find a cookie above an old SND.NXT; each succeeds with one half.
+const SYN_ACK_ATTEMPTS: u16 = 24;
+
+impl Endpoint {
+    /// Takes one received frame.
+    pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) -> Disposition {
+        let disposition = match Segment::parse(frame, self.config.partial_checksums) {
+            Ok(seg) => self.handle_segment(now, &seg),
+            Err(refusal) => refusal,
+        };
+        if let Some(count) = self.counts.get_mut(disposition as usize) {
+            *count += 1;
+        }
+        disposition
+    }
+
+    fn handle_segment(&mut self, now: Instant, seg: &Segment<'_>) -> Disposition {
+        let hash = self.table.hash(&seg.flow);
+        match self.place(hash, &seg.flow) {
+            Some(Place::Connection(index)) => {
+                self.on_connection(now, index, seg);
+                Disposition::Segment
+            }
+            Some(Place::TimeWait(index)) => self.on_time_wait(now, hash, index, seg),
+            None => self.on_nothing(now, hash, seg),
+        }
+    }
+
+    fn on_connection(&mut self, now: Instant, index: u32, seg: &Segment<'_>) {
+        let Some(c) = self.connections.get_mut(index) else {
+            return;
+        };
+        let mut env = Env {
+            config: &self.config,
+            limit: &mut self.limit,
+            note: "",
+        };
+        let step = c.receive(now, seg, &mut env);
+        if self.config.trace {
+            let note = env.note;
+            let (client, server) = match step {
+                Step::Open => (c.client, c.phase().name()),
+                Step::TimeWait => (c.client, State::TimeWait),
+                Step::Closed(_) if seg.flags.has(Flags::RST) => (State::Closed, State::Closed),
+                Step::Closed(_) | Step::Abort(_) => (c.client, State::Closed),
+            };
+            let window = u32::from(seg.window) << c.peer_shift();
+            self.record(seg.trace(now, window, client, server, note));
+        }
+        self.settle(now, index, step);
+    }
+
+    /// RFC 9293 §3.10.7.1 (CLOSED), where a valid cookie opens a connection.
+    fn on_nothing(&mut self, now: Instant, hash: u32, seg: &Segment<'_>) -> Disposition {
+        if let Some(negotiated) = self.check_cookie(seg) {
+            if self.table.len() >= self.config.max_connections {
+                self.forget(seg, "too many connections");
+                return Disposition::TooMany;
+            }
+            let index = self.open(now, seg, negotiated);
+            self.table.insert(hash, Place::Connection(index));
+            self.on_connection(now, index, seg);
+            return Disposition::Accepted;
+        }
+        if seg.flags.control() == Flags::SYN {
+            // XDP took the flow for known. It will not after this event; the SYN
+            // at hand is answered as XDP would have.
+            self.events.push_back(Event::FlowEnded(seg.flow));
+            self.answer_syn(seg, None);
+            return Disposition::Syn;
+        }
+        self.forget(seg, "no connection");
+        Disposition::NoFlow
+    }
+
+    /// An RST, and a `FLOWS` entry less.
+    fn forget(&mut self, seg: &Segment<'_>, note: &'static str) {
+        if !seg.flags.has(Flags::RST) {
+            self.replies.push(Reply::reset(seg, note));
+        }
+        self.events.push_back(Event::FlowEnded(seg.flow));
+    }
+
+    /// Whether the segment follows a SYN-ACK of ours: the first ACK, or the first
+    /// text where that ACK was lost.
+    fn check_cookie(&self, seg: &Segment<'_>) -> Option<Negotiated> {
+        let unwanted = Flags::SYN.with(Flags::RST);
+        if !seg.flags.has(Flags::ACK) || seg.flags.without(unwanted) != seg.flags {
+            return None;
+        }
+        let (iss, irs) = ((seg.ack - 1).0, (seg.seq - 1).0);
+        let tsecr = seg.timestamps.map(|ts| ts.ecr);
+        let parity = cookie::slot_parity(iss, tsecr);
+        let key = self.keys.keys.get(parity as usize & 1)?;
+        cookie::check(key, &seg.flow, irs, iss, tsecr)
+    }
+
+    /// Makes the connection; the table is the caller's.
+    fn open(&mut self, now: Instant, seg: &Segment<'_>, negotiated: Negotiated) -> u32 {
+        let connection = Connection::from_cookie(now, seg, negotiated, &self.config);
+        let (index, _) = self.connections.insert(connection);
+        if let Some(id) = self.id(index) {
+            self.events.push_back(Event::Accepted(id));
+        }
+        if self.config.trace {
+            self.trace_handshake(now, seg, negotiated);
+        }
+        index
+    }
+
+    fn our_mss(&self, seg: &Segment<'_>) -> u16 {
+        let ip = if seg.flow.is_v4() {
+            ip::V4_LEN
+        } else {
+            ip::V6_LEN
+        };
+        self.config
+            .mtu
+            .saturating_sub((ip + tcp::HEADER_LEN) as u16)
+    }
+
+    /// TIME-WAIT: RFC 9293 §3.10.7.4 with RFC 1337 and RFC 6191.
+    fn on_time_wait(
+        &mut self,
+        now: Instant,
+        hash: u32,
+        index: u32,
+        seg: &Segment<'_>,
+    ) -> Disposition {
+        let Some(entry) = self.time_waits.get(index) else {
+            return Disposition::TimeWait;
+        };
+        let (snd_nxt, rcv_nxt) = (entry.snd_nxt, entry.rcv_nxt);
+        let recent = entry.timestamps.map(|(_, recent)| recent);
+        if seg.flags.control() == Flags::SYN && admits(seg, rcv_nxt, recent) {
+            self.answer_syn(seg, Some(snd_nxt));
+            return Disposition::Syn;
+        }
+        if seg.ack != snd_nxt
+            && let Some(negotiated) = self.check_cookie(seg)
+        {
+            // The peer of a new connection proved that it got our SYN-ACK.
+            self.time_waits.remove(index);
+            let new = self.open(now, seg, negotiated);
+            self.table
+                .replace(hash, Place::TimeWait(index), Place::Connection(new));
+            self.on_connection(now, new, seg);
+            return Disposition::Accepted;
+        }
+        let repeated_fin = seg.flags.has(Flags::FIN) && seg.seq + seg.len() == rcv_nxt;
+        let expected = seg.seq == rcv_nxt && seg.ack == snd_nxt && seg.len() == 0;
+        let (answer, note) = if seg.flags.has(Flags::RST) {
+            // RFC 1337: a TIME-WAIT is not assassinated.
+            (false, "RST ignored")
+        } else if repeated_fin {
+            self.time_waits.restart(index, now + self.config.msl * 2);
+            (true, "repeated FIN")
+        } else if expected {
+            (false, "")
+        } else if seg.payload.is_empty() {
+            (self.limit.allow(now), "not acceptable")
+        } else {
+            (true, "not acceptable")
+        };
+        if let Some(entry) = self.time_waits.get_mut(index) {
+            let record = seg.trace(
+                now,
+                u32::from(seg.window),
+                entry.client,
+                State::TimeWait,
+                note,
+            );
+            if answer {
+                let reply = Reply::time_wait(now, seg.reply_link(), entry, "");
+                self.replies.push(reply);
+            }
+            if self.config.trace {
+                self.record(record);
+            }
+        }
+        Disposition::TimeWait
+    }
+
+    /// Answers a SYN as XDP does. `floor` is the SND.NXT of a connection in
+    /// TIME-WAIT, which the new ISS must exceed (RFC 6191 §2, RFC 9293 §3.10.7.4): as
+    /// a cookie cannot be chosen, the MSS that it carries is lowered until it does.
+    fn answer_syn(&mut self, seg: &Segment<'_>, floor: Option<SeqNum>) {
+        let parity = self.keys.current & 1;
+        let Some(key) = self.keys.keys.get(parity as usize) else {
+            return;
+        };
+        let mss = self.our_mss(seg);
+        let mut offer = SynOptions {
+            mss: seg.mss,
+            window_scale: seg.window_scale,
+            sack_permitted: seg.sack_permitted,
+            timestamps: seg.timestamps,
+            sack: None,
+        };
+        for _ in 0..SYN_ACK_ATTEMPTS {
+            let (made, negotiated) =
+                cookie::make(key, parity, &seg.flow, seg.seq.0, &offer, false);
+            if floor.is_none_or(|f| SeqNum(made.iss).after(f)) {
+                let timestamps = seg
+                    .timestamps
+                    .filter(|_| negotiated.timestamps)
+                    .map(|ts| Timestamps {
+                        val: made.tsval,
+                        ecr: ts.val,
+                    });
+                let scale = negotiated.window_scale.map(|_| self.config.window_scale);
+                let options = options::syn_ack(mss, scale, negotiated.sack, timestamps);
+                let window = self.config.initial_window;
+                self.replies
+                    .push(Reply::syn_ack(seg, made.iss, window, options));
+                return;
+            }
+            // 32 is the step of the cookie's MSS above 2048; without timestamps
+            // only four values exist, hence the larger steps later.
+            let lower = negotiated.mss.saturating_sub(32);
+            if lower < cookie::MIN_MSS {
+                if !offer.sack_permitted {
+                    return;
+                }
+                offer.sack_permitted = false;
+                offer.mss = seg.mss;
+            } else {
+                offer.mss = Some(lower);
+            }
+        }
+    }
+
+    pub(super) fn record(&mut self, record: TraceEvent) {
+        if self.trace.len() < MAX_TRACE {
+            self.trace.push_back(record);
+        }
+    }
+
+    /// The SYN and SYN-ACK that XDP handled, as far as the ACK shows them. The
+    /// window of the SYN is not known and stands as zero, its `TSval` as that of the
+    /// ACK.
+    fn trace_handshake(&mut self, now: Instant, seg: &Segment<'_>, negotiated: Negotiated) {
+        let ts = seg.timestamps.filter(|_| negotiated.timestamps);
+        let syn = TraceEvent {
+            at: now,
+            flow: seg.flow,
+            direction: Direction::In,
+            reconstructed: true,
+            flags: Flags::SYN,
+            seq: (seg.seq - 1).0,
+            ack: 0,
+            len: 0,
+            window: 0,
+            mss: Some(negotiated.mss),
+            window_scale: negotiated.window_scale,
+            sack_permitted: negotiated.sack,
+            timestamps: ts.map(|ts| Timestamps {
+                val: ts.val,
+                ecr: 0,
+            }),
+            sack: [(0, 0); 4],
+            sack_blocks: 0,
+            client: State::SynSent,
+            server: State::Listen,
+            note: "",
+        };
+        let syn_ack = TraceEvent {
+            direction: Direction::Out,
+            flags: Flags::SYN.with(Flags::ACK),
+            seq: (seg.ack - 1).0,
+            ack: seg.seq.0,
+            window: u32::from(self.config.initial_window),
+            mss: Some(self.our_mss(seg)),
+            window_scale: negotiated.window_scale.map(|_| self.config.window_scale),
+            timestamps: ts.map(|ts| Timestamps {
+                val: ts.ecr,
+                ecr: ts.val,
+            }),
+            server: State::SynReceived,
+            ..syn.clone()
+        };
+        self.record(syn);
+        self.record(syn_ack);
+    }
+}
+
+/// Whether a SYN may open a new incarnation of a connection in TIME-WAIT: a later
+/// timestamp, or where timestamps do not tell, a later sequence number (RFC 6191 §2).
+fn admits(seg: &Segment<'_>, rcv_nxt: SeqNum, recent: Option<u32>) -> bool {
+    match (recent, seg.timestamps) {
+        (Some(recent), Some(ts)) if ts.val != recent => (ts.val.wrapping_sub(recent) as i32) > 0,
+        _ => seg.seq.after(rcv_nxt),
+    }
+}

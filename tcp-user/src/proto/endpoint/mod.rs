@@ -1,0 +1,554 @@
+//! All connections of one worker.
+//!
+//! - this file: the public verbs, and `settle`, which turns a [`Step`] of a
+//!   connection into events, TIME-WAIT entries, answers and timers
+//! - `demux`: a frame to its connection, the cookie, what has no connection
+//! - `reply`: answers that need no connection
+
+mod demux;
+mod reply;
+
+use self::reply::{Replies, Reply};
+use super::config::Keys;
+use super::connection::state::Phase;
+use super::connection::{Connection, Env, NEVER, Step};
+use super::limit::AckLimit;
+use super::slab::Slab;
+use super::table::{Place, Table};
+use super::time_wait::TimeWaits;
+use super::wheel::Wheel;
+use super::{CloseReason, Config, Event, Instant, State, TraceEvent};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{RngCore, SeedableRng};
+use std::collections::VecDeque;
+use std::time::Duration;
+use tcp_common::flow::FlowKey;
+
+/// Names a connection for the application. Ids of closed connections are not
+/// reused for others (a generation is part of it).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ConnId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// What [`Endpoint::handle_frame`] did with a frame; each frame is counted once by it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Disposition {
+    /// A valid cookie: made a connection.
+    Accepted,
+    /// A segment of a connection.
+    Segment,
+    /// A segment of a 4-tuple in TIME-WAIT.
+    TimeWait,
+    /// Headers cut short or contradicting each other, or a bad option length.
+    Malformed,
+    /// A wrong IPv4 or TCP checksum.
+    BadChecksum,
+    /// No connection and no valid cookie: answered with RST, if it was none itself.
+    NoFlow,
+    /// A valid cookie, but [`Config::max_connections`] are reached: answered with RST.
+    TooMany,
+    /// Not TCP over IPv4 or IPv6.
+    NotTcp,
+    /// A fragment.
+    Fragment,
+    /// A SYN without a connection: answered with a cookie, as XDP would have.
+    Syn,
+}
+
+impl Disposition {
+    /// All of them, in the order of [`Endpoint::dispositions`].
+    pub const ALL: [Self; 10] = [
+        Self::Accepted,
+        Self::Segment,
+        Self::TimeWait,
+        Self::Malformed,
+        Self::BadChecksum,
+        Self::NoFlow,
+        Self::TooMany,
+        Self::NotTcp,
+        Self::Fragment,
+        Self::Syn,
+    ];
+
+    /// Stable name, `snake_case`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Segment => "segment",
+            Self::TimeWait => "time_wait",
+            Self::Malformed => "malformed",
+            Self::BadChecksum => "bad_checksum",
+            Self::NoFlow => "no_flow",
+            Self::TooMany => "too_many",
+            Self::NotTcp => "not_tcp",
+            Self::Fragment => "fragment",
+            Self::Syn => "syn",
+        }
+    }
+}
+
+/// An application verb on a connection that is closed, closing or reset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the connection is closed")]
+pub struct Refused;
+
+/// What `conns` shows of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnInfo {
+    /// `None` for a TIME-WAIT entry.
+    pub id: Option<ConnId>,
+    /// Its 4-tuple.
+    pub flow: FlowKey,
+    /// Its state; `Closed` if only unread data is left of it.
+    pub state: State,
+    /// Octets written and not acknowledged.
+    pub send_queue: usize,
+    /// Octets received and not read.
+    pub recv_queue: usize,
+    /// Smoothed round-trip time, once measured.
+    pub srtt: Option<Duration>,
+    /// Retransmission timeout, backoff included.
+    pub rto: Duration,
+    /// Congestion window, octets.
+    pub cwnd: u32,
+    /// Slow start threshold, octets.
+    pub ssthresh: u32,
+    /// Octets of text in a segment at most.
+    pub mss: u16,
+    /// Segments sent more than once.
+    pub retransmits: u64,
+    /// Octets of text received in order.
+    pub bytes_in: u64,
+    /// Octets of sequence space sent, retransmissions included.
+    pub bytes_out: u64,
+    /// Since the cookie came back.
+    pub age: Duration,
+}
+
+/// Trace records kept when nobody polls them.
+const MAX_TRACE: usize = 1 << 16;
+
+/// All connections of one worker.
+pub struct Endpoint {
+    config: Config,
+    keys: Keys,
+    table: Table,
+    connections: Slab<Connection>,
+    time_waits: TimeWaits,
+    wheel: Wheel,
+    /// Connections that have something to send, in turn.
+    senders: VecDeque<u32>,
+    replies: Replies,
+    events: VecDeque<Event>,
+    trace: VecDeque<TraceEvent>,
+    limit: AckLimit,
+    counts: [u64; Disposition::ALL.len()],
+    /// Scratch for `handle_timeout`.
+    due: Vec<u32>,
+}
+
+impl Endpoint {
+    /// An endpoint without connections. `seed` feeds the RNG.
+    pub fn new(config: Config, keys: Keys, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        Self {
+            config,
+            keys,
+            table: Table::new((rng.next_u64(), rng.next_u64())),
+            connections: Slab::new(),
+            time_waits: TimeWaits::new(),
+            wheel: Wheel::new(Instant(0)),
+            senders: VecDeque::new(),
+            replies: Replies::new(),
+            events: VecDeque::new(),
+            trace: VecDeque::new(),
+            limit: AckLimit::new(rng),
+            counts: [0; Disposition::ALL.len()],
+            due: Vec::new(),
+        }
+    }
+
+    /// Replaces the cookie keys after a rotation.
+    pub fn set_keys(&mut self, keys: Keys) {
+        self.keys = keys;
+    }
+
+    /// Starts or stops recording [`TraceEvent`]s.
+    pub fn set_trace(&mut self, on: bool) {
+        self.config.trace = on;
+        if !on {
+            self.trace.clear();
+        }
+    }
+
+    /// Fires the timers that are due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(now, &mut due);
+        for index in due.drain(..) {
+            let mut env = Env {
+                config: &self.config,
+                limit: &mut self.limit,
+                note: "",
+            };
+            if let Some(c) = self.connections.get_mut(index) {
+                c.timers.armed = NEVER;
+                let step = c.handle_timeout(now, &mut env);
+                self.settle(now, index, step);
+            }
+        }
+        self.due = due;
+        while let Some(index) = self.time_waits.expired(now) {
+            if let Some(entry) = self.time_waits.remove(index) {
+                let hash = self.table.hash(&entry.flow);
+                self.table.remove(hash, Place::TimeWait(index));
+                self.events.push_back(Event::FlowEnded(entry.flow));
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next; it may be early by
+    /// the lifetime of a timer that was put off since.
+    pub fn poll_deadline(&mut self) -> Option<Instant> {
+        let wheel = self.wheel.next_deadline();
+        let time_wait = self.time_waits.deadline();
+        wheel.into_iter().chain(time_wait).min()
+    }
+
+    /// Writes the next frame to send into `buf` and returns its length; `None`:
+    /// nothing to send. Connections take turns, a segment each.
+    pub fn poll_transmit(&mut self, now: Instant, buf: &mut [u8]) -> Option<usize> {
+        while let Some(reply) = self.replies.pop() {
+            let out = reply.outgoing(self.config.hop_limit);
+            if let Some(len) = out.write(buf) {
+                if self.config.trace && self.trace.len() < MAX_TRACE {
+                    self.trace.push_back(reply.trace(now, &out));
+                }
+                return Some(len);
+            }
+        }
+        while let Some(index) = self.senders.pop_front() {
+            let Some(c) = self.connections.get_mut(index) else {
+                continue;
+            };
+            c.send_queued = false;
+            let mut env = Env {
+                config: &self.config,
+                limit: &mut self.limit,
+                note: "",
+            };
+            let trace = &mut self.trace;
+            let mut sink = |record| {
+                if trace.len() < MAX_TRACE {
+                    trace.push_back(record);
+                }
+            };
+            let sink: Option<&mut dyn FnMut(TraceEvent)> = if self.config.trace {
+                Some(&mut sink)
+            } else {
+                None
+            };
+            let sent = c.transmit(now, buf, &mut env, sink);
+            if sent.is_some() && c.has_output() {
+                c.send_queued = true;
+                self.senders.push_back(index);
+            }
+            arm(&mut self.wheel, index, c);
+            if sent.is_some() {
+                return sent;
+            }
+        }
+        None
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        if let Event::Readable(id) = event
+            && let Some(c) = self.connection_mut(id)
+        {
+            c.readable_queued = false;
+        }
+        Some(event)
+    }
+
+    /// The next trace record.
+    pub fn poll_trace(&mut self) -> Option<TraceEvent> {
+        self.trace.pop_front()
+    }
+
+    /// Copies received data into `buf`. `Ok(0)` with a non-empty `buf` means either
+    /// nothing now (see [`Self::is_read_closed`]) or the end. When both halves are
+    /// closed, reading the last octet ends the connection: [`Event::Closed`] follows.
+    pub fn read(&mut self, id: ConnId, buf: &mut [u8]) -> Result<usize, Refused> {
+        let octets = self.connection_mut(id).ok_or(Refused)?.read(buf)?;
+        self.after_read(id.index);
+        Ok(octets)
+    }
+
+    /// The received data as up to two slices, without copying; followed by [`Self::consume`].
+    pub fn peek(&self, id: ConnId) -> Result<[&[u8]; 2], Refused> {
+        self.connection(id).ok_or(Refused)?.peek()
+    }
+
+    /// Drops the first `octets` of the received data.
+    pub fn consume(&mut self, id: ConnId, octets: usize) -> Result<(), Refused> {
+        self.connection_mut(id).ok_or(Refused)?.consume(octets)?;
+        self.after_read(id.index);
+        Ok(())
+    }
+
+    /// Whether the peer's FIN was reached and all data before it was read. True
+    /// also for a connection that is gone.
+    pub fn is_read_closed(&self, id: ConnId) -> bool {
+        self.connection(id).is_none_or(Connection::is_read_closed)
+    }
+
+    /// Queues data; returns how much was taken (less than given: wait for [`Event::Writable`]).
+    pub fn write(&mut self, now: Instant, id: ConnId, data: &[u8]) -> Result<usize, Refused> {
+        let octets = self.connection_mut(id).ok_or(Refused)?.write(now, data)?;
+        self.settle(now, id.index, Step::Open);
+        Ok(octets)
+    }
+
+    /// Room in the send buffer, octets.
+    pub fn send_room(&self, id: ConnId) -> usize {
+        self.connection(id).map_or(0, Connection::send_room)
+    }
+
+    /// Switches Nagle's algorithm (RFC 9293 §3.7.4) off or on again. It is on at
+    /// first, in Minshall's variant: only a short segment holds the next one back.
+    pub fn set_nagle(&mut self, now: Instant, id: ConnId, on: bool) -> Result<(), Refused> {
+        self.connection_mut(id).ok_or(Refused)?.set_nagle(on);
+        self.settle(now, id.index, Step::Open);
+        Ok(())
+    }
+
+    /// Closes our half after the queued data (RFC 9293 §3.10.4): FIN. Data may still be read.
+    pub fn shutdown(&mut self, now: Instant, id: ConnId) -> Result<(), Refused> {
+        self.connection_mut(id).ok_or(Refused)?.shutdown(now)?;
+        self.settle(now, id.index, Step::Open);
+        Ok(())
+    }
+
+    /// Full close: FIN, and what still arrives is answered with RST (RFC 9293 §3.6.1).
+    /// If received data was left unread, an RST goes out at once (RFC 2525 §2.17).
+    /// The id refuses every verb from now on; [`Event::Closed`] follows when the
+    /// connection ends.
+    pub fn close(&mut self, now: Instant, id: ConnId) {
+        let Some(c) = self.connection_mut(id) else {
+            return;
+        };
+        if let Phase::Lingering { reason } = c.phase() {
+            self.release(id.index, reason);
+            return;
+        }
+        let step = c.close(now);
+        self.settle(now, id.index, step);
+    }
+
+    /// RST (RFC 9293 §3.10.5).
+    pub fn abort(&mut self, now: Instant, id: ConnId) {
+        let Some(c) = self.connection_mut(id) else {
+            return;
+        };
+        if matches!(c.phase(), Phase::Lingering { .. }) {
+            self.release(id.index, CloseReason::Aborted);
+            return;
+        }
+        let step = c.abort();
+        self.settle(now, id.index, step);
+    }
+
+    /// The connection's 4-tuple.
+    pub fn flow(&self, id: ConnId) -> Option<FlowKey> {
+        self.connection(id).map(|c| c.flow)
+    }
+
+    /// The connection's state; `Closed` if only unread data is left of it.
+    pub fn state(&self, id: ConnId) -> Option<State> {
+        self.connection(id).map(|c| c.phase().name())
+    }
+
+    /// Whether this 4-tuple has a connection or a TIME-WAIT entry.
+    pub fn knows(&self, flow: &FlowKey) -> bool {
+        self.place(self.table.hash(flow), flow).is_some()
+    }
+
+    /// Connections and TIME-WAIT entries.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every connection and TIME-WAIT entry, for `conns`.
+    pub fn infos(&self, now: Instant) -> Vec<ConnInfo> {
+        let connections = self.connections.iter().map(|(index, c)| ConnInfo {
+            id: self.id(index),
+            ..c.info(now)
+        });
+        let time_waits = self.time_waits.iter().map(|entry| ConnInfo {
+            id: None,
+            flow: entry.flow,
+            state: State::TimeWait,
+            send_queue: 0,
+            recv_queue: 0,
+            srtt: None,
+            rto: Duration::ZERO,
+            cwnd: 0,
+            ssthresh: 0,
+            mss: 0,
+            retransmits: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            age: Duration::ZERO,
+        });
+        connections.chain(time_waits).collect()
+    }
+
+    /// Counts by [`Disposition`] in its order, for `stats`.
+    pub fn dispositions(&self) -> Vec<(Disposition, u64)> {
+        Disposition::ALL.into_iter().zip(self.counts).collect()
+    }
+
+    // What follows is shared by the parts of the endpoint.
+
+    fn id(&self, index: u32) -> Option<ConnId> {
+        let generation = self.connections.generation(index)?;
+        Some(ConnId { index, generation })
+    }
+
+    fn connection(&self, id: ConnId) -> Option<&Connection> {
+        if self.connections.generation(id.index)? != id.generation {
+            return None;
+        }
+        self.connections.get(id.index)
+    }
+
+    fn connection_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
+        if self.connections.generation(id.index)? != id.generation {
+            return None;
+        }
+        self.connections.get_mut(id.index)
+    }
+
+    fn place(&self, hash: u32, flow: &FlowKey) -> Option<Place> {
+        self.table.find(hash, |place| match place {
+            Place::Connection(i) => self.connections.get(i).is_some_and(|c| c.flow == *flow),
+            Place::TimeWait(i) => self.time_waits.get(i).is_some_and(|e| e.flow == *flow),
+        })
+    }
+
+    /// Draws the consequences of a step: signals become events, output is queued,
+    /// the timer is armed, and a connection that is over leaves the table.
+    fn settle(&mut self, now: Instant, index: u32, step: Step) {
+        let Some(id) = self.id(index) else { return };
+        let Some(c) = self.connections.get_mut(index) else {
+            return;
+        };
+        let (readable, writable) = c.take_signals();
+        if readable && !c.readable_queued {
+            c.readable_queued = true;
+            self.events.push_back(Event::Readable(id));
+        }
+        if writable {
+            self.events.push_back(Event::Writable(id));
+        }
+        match step {
+            Step::Open => {
+                if !c.send_queued && c.has_output() {
+                    c.send_queued = true;
+                    self.senders.push_back(index);
+                }
+                arm(&mut self.wheel, index, c);
+            }
+            Step::TimeWait => {
+                let mut entry = c.time_wait();
+                if c.ack_due() {
+                    self.replies
+                        .push_own(Reply::time_wait(now, *c.link(), &mut entry, ""));
+                }
+                let hash = self.table.hash(&entry.flow);
+                let expires = now + self.config.msl * 2;
+                let place = Place::TimeWait(self.time_waits.insert(entry, expires));
+                self.table.replace(hash, Place::Connection(index), place);
+                self.end(index, CloseReason::Done);
+            }
+            Step::Closed(reason) => {
+                self.leave_table(index);
+                self.end(index, reason);
+            }
+            Step::Abort(seq) => {
+                let reply = Reply::abort(*c.link(), c.flow, seq, c.rcv_nxt());
+                self.replies.push_own(reply);
+                self.leave_table(index);
+                self.release(index, CloseReason::Aborted);
+            }
+        }
+    }
+
+    /// The 4-tuple is free again.
+    fn leave_table(&mut self, index: u32) {
+        let Some(flow) = self.connections.get(index).map(|c| c.flow) else {
+            return;
+        };
+        self.table
+            .remove(self.table.hash(&flow), Place::Connection(index));
+        self.events.push_back(Event::FlowEnded(flow));
+    }
+
+    /// A connection that is over goes, unless the application has yet to read what
+    /// arrived before the end.
+    fn end(&mut self, index: u32, reason: CloseReason) {
+        let Some(c) = self.connections.get_mut(index) else {
+            return;
+        };
+        if reason == CloseReason::Done && c.unread() > 0 && !c.is_orphan() {
+            c.linger(reason);
+            self.wheel.cancel(index);
+        } else {
+            self.release(index, reason);
+        }
+    }
+
+    /// The application hears of the end, and the slot is free.
+    fn release(&mut self, index: u32, reason: CloseReason) {
+        if let Some(id) = self.id(index) {
+            self.events.push_back(Event::Closed(id, reason));
+        }
+        self.wheel.cancel(index);
+        self.connections.remove(index);
+    }
+
+    fn after_read(&mut self, index: u32) {
+        let Some(c) = self.connections.get_mut(index) else {
+            return;
+        };
+        if let Phase::Lingering { reason } = c.phase() {
+            if c.unread() == 0 {
+                self.release(index, reason);
+            }
+        } else if !c.send_queued && c.has_output() {
+            c.send_queued = true;
+            self.senders.push_back(index);
+        }
+    }
+}
+
+/// Moves the wheel's entry if the connection's earliest deadline came nearer.
+fn arm(wheel: &mut Wheel, index: u32, c: &mut Connection) {
+    let next = c.timers.next();
+    if next < c.timers.armed {
+        wheel.schedule(index, next);
+        c.timers.armed = next;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! Segments that belong to no TCB: RST, SYN-ACK, and the ACKs of TIME-WAIT.
+
+use super::super::connection::state::Inferred;
+use super::super::frame::{LinkHeader, Outgoing};
+use super::super::segment::{SackList, Segment};
+use super::super::time_wait::TimeWait;
+use super::super::{Instant, State, TraceEvent};
+use std::collections::VecDeque;
+use tcp_common::flow::FlowKey;
+use tcp_common::seq::SeqNum;
+use tcp_common::wire::options::SynAckOptions;
+use tcp_common::wire::{Flags, Timestamps};
+
+/// Answers to strangers that wait for a free frame. More are not worth waiting for:
+/// the peer will ask again.
+const MAX_REPLIES: usize = 1024;
+
+/// A segment to send once.
+#[derive(Clone, Debug)]
+pub(super) struct Reply {
+    link: LinkHeader,
+    flow: FlowKey,
+    seq: SeqNum,
+    ack: SeqNum,
+    flags: Flags,
+    window: u16,
+    timestamps: Option<Timestamps>,
+    syn_ack: Option<SynAckOptions>,
+    client: State,
+    server: State,
+    note: &'static str,
+}
+
+impl Reply {
+    fn new(link: LinkHeader, flow: FlowKey, seq: SeqNum, ack: SeqNum, flags: Flags) -> Self {
+        Self {
+            link,
+            flow,
+            seq,
+            ack,
+            flags,
+            window: 0,
+            timestamps: None,
+            syn_ack: None,
+            client: State::Closed,
+            server: State::Closed,
+            note: "",
+        }
+    }
+
+    /// The RST of a connection that we end.
+    pub(super) fn abort(link: LinkHeader, flow: FlowKey, seq: SeqNum, ack: SeqNum) -> Self {
+        Self::new(link, flow, seq, ack, Flags::RST.with(Flags::ACK))
+    }
+
+    /// The RST to a segment without a connection (RFC 9293 §3.10.7.1).
+    pub(super) fn reset(seg: &Segment<'_>, note: &'static str) -> Self {
+        let (seq, ack, flags) = if seg.flags.has(Flags::ACK) {
+            (seg.ack, SeqNum(0), Flags::RST)
+        } else {
+            (
+                SeqNum(0),
+                seg.seq + seg.len(),
+                Flags::RST.with(Flags::ACK),
+            )
+        };
+        Self {
+            note,
+            ..Self::new(seg.reply_link(), seg.flow, seq, ack, flags)
+        }
+    }
+
+    /// The ACK that TIME-WAIT answers with.
+    pub(super) fn time_wait(
+        now: Instant,
+        link: LinkHeader,
+        entry: &mut TimeWait,
+        note: &'static str,
+    ) -> Self {
+        entry.client.fin_acknowledged();
+        Self {
+            window: entry.window,
+            timestamps: entry.timestamps.map(|(offset, recent)| Timestamps {
+                val: offset.wrapping_add(now.millis()),
+                ecr: recent,
+            }),
+            client: entry.client,
+            server: State::TimeWait,
+            note,
+            ..Self::new(link, entry.flow, entry.snd_nxt, entry.rcv_nxt, Flags::ACK)
+        }
+    }
+
+    /// A SYN-ACK like those that XDP sends.
+    pub(super) fn syn_ack(
+        seg: &Segment<'_>,
+        iss: u32,
+        window: u16,
+        options: SynAckOptions,
+    ) -> Self {
+        let flags = Flags::SYN.with(Flags::ACK);
+        Self {
+            window,
+            syn_ack: Some(options),
+            client: State::SynSent,
+            server: State::SynReceived,
+            ..Self::new(seg.reply_link(), seg.flow, SeqNum(iss), seg.seq + 1, flags)
+        }
+    }
+
+    pub(super) fn outgoing(&self, hop_limit: u8) -> Outgoing<'_> {
+        Outgoing {
+            link: &self.link,
+            flow: &self.flow,
+            hop_limit,
+            seq: self.seq,
+            ack: self.ack,
+            flags: self.flags,
+            window: self.window,
+            syn_ack: self.syn_ack,
+            timestamps: self.timestamps,
+            sack: SackList::default(),
+            payload: [&[], &[]],
+        }
+    }
+
+    pub(super) fn trace(&self, now: Instant, out: &Outgoing<'_>) -> TraceEvent {
+        out.trace(
+            now,
+            u32::from(self.window),
+            self.client,
+            self.server,
+            self.note,
+        )
+    }
+}
+
+/// The queue of replies.
+pub(super) struct Replies {
+    queue: VecDeque<Reply>,
+}
+
+impl Replies {
+    pub(super) const fn new() -> Self {
+        Self {
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// Queues an answer to a stranger, if there is room.
+    pub(super) fn push(&mut self, reply: Reply) {
+        if self.queue.len() < MAX_REPLIES {
+            self.queue.push_back(reply);
+        }
+    }
+
+    /// Queues the last segment of a connection, of which there are no more than
+    /// connections.
+    pub(super) fn push_own(&mut self, reply: Reply) {
+        self.queue.push_back(reply);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Reply> {
+        self.queue.pop_front()
+    }
+}
