@@ -1,9 +1,9 @@
 //! From a segment to a frame: link, IP and TCP headers with their checksums.
 
+use super::Instant;
 use super::segment::SackList;
 use super::state::State;
 use super::trace::{Direction, TraceEvent};
-use super::Instant;
 use tcp_common::flow::FlowKey;
 use tcp_common::seq::SeqNum;
 use tcp_common::wire::link::{ETH_LEN, MAX_LINK_LEN};
@@ -143,17 +143,17 @@ impl Outgoing<'_> {
             }
             return;
         }
-        let mut rest = out;
+        let mut sack_at = 0;
         if let Some(ts) = self.timestamps
-            && let Some((option, after)) = rest.split_at_mut_checked(TIMESTAMPS_LEN)
+            && let Some(option) = out.get_mut(..TIMESTAMPS_LEN)
         {
             option[..4].copy_from_slice(&[NOP, NOP, TIMESTAMPS, 10]);
             option[4..8].copy_from_slice(&ts.val.to_be_bytes());
             option[8..12].copy_from_slice(&ts.ecr.to_be_bytes());
-            rest = after;
+            sack_at = TIMESTAMPS_LEN;
         }
         let blocks = self.sack.as_slice();
-        if let Some((option, after)) = rest.split_at_mut_checked(4) {
+        if let Some((option, after)) = out[sack_at..].split_at_mut_checked(4) {
             option.copy_from_slice(&[NOP, NOP, SACK, 2 + 8 * blocks.len() as u8]);
             for (chunk, (left, right)) in after.chunks_exact_mut(8).zip(blocks) {
                 chunk[..4].copy_from_slice(&left.0.to_be_bytes());

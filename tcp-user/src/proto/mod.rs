@@ -46,6 +46,8 @@ mod recv_buffer;
 mod ring;
 #[allow(dead_code, reason = "until the engine uses all of it")]
 mod rtt;
+#[cfg(test)]
+mod script;
 mod segment;
 #[allow(dead_code, reason = "until the engine uses all of it")]
 mod send_buffer;

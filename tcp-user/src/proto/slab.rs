@@ -35,6 +35,7 @@ impl<T> Slab<T> {
         }
     }
 
+    #[cfg(test)]
     pub(super) const fn len(&self) -> usize {
         self.len
     }
@@ -133,7 +134,11 @@ mod tests {
         let mut slab = Slab::new();
         let ids: Vec<_> = (0..1000).map(|n| slab.insert(n)).collect();
         assert_eq!(slab.len(), 1000);
-        assert!(ids.iter().zip(0..).all(|(id, n)| slab.get(id.0) == Some(&n)));
+        assert!(
+            ids.iter()
+                .zip(0..)
+                .all(|(id, n)| slab.get(id.0) == Some(&n))
+        );
         assert_eq!(slab.remove(ids[300].0), Some(300));
         assert_eq!(slab.remove(ids[300].0), None);
         let (index, generation) = slab.insert(7);

@@ -3,9 +3,9 @@
 //! All entries live equally long, so a queue in order of expiry is all the timer
 //! there is. An entry is 72 octets, its 4-tuple (36) included.
 
+use super::Instant;
 use super::slab::Slab;
 use super::state::State;
-use super::Instant;
 use tcp_common::flow::FlowKey;
 use tcp_common::seq::SeqNum;
 

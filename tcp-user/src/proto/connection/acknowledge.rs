@@ -22,8 +22,7 @@ impl Connection {
     /// RFC 5961 §5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT.
     pub(super) fn ack_is_acceptable(&self, ack: SeqNum) -> bool {
         ack.before_eq(self.snd.max)
-            && (ack.after_eq(self.snd.una)
-                || self.snd.una.distance_from(ack) <= self.snd.max_wnd)
+            && (ack.after_eq(self.snd.una) || self.snd.una.distance_from(ack) <= self.snd.max_wnd)
     }
 
     pub(super) fn acknowledge(

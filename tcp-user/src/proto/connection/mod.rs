@@ -374,8 +374,7 @@ impl Connection {
         if self.orphan {
             return Err(Refused);
         }
-        self.recv_buffer
-            .consume(octets.min(self.recv_buffer.len()));
+        self.recv_buffer.consume(octets.min(self.recv_buffer.len()));
         self.after_read();
         Ok(())
     }

@@ -260,9 +260,7 @@ impl Connection {
         self.bytes_in += u64::from(advance);
         self.readable = true;
         let unacked = self.rcv.nxt.distance_from(self.rcv.acked);
-        if gap
-            || (advance as usize) < data.len()
-            || unacked >= 2 * u32::from(self.rcv.mss.max(536))
+        if gap || (advance as usize) < data.len() || unacked >= 2 * u32::from(self.rcv.mss.max(536))
         {
             // Every second full segment, and whatever fills a gap
             // (RFC 9293 §3.8.6.3, RFC 5681 §4.2).

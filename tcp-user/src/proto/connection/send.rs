@@ -67,8 +67,7 @@ impl Connection {
                 // RFC 9293 §3.8.4: SEG.SEQ = SND.NXT-1.
                 return Some(Plan::empty(Kind::Keepalive, self.snd.max - 1));
             }
-            (self.ack_now || self.dup_acks_due > 0)
-                .then(|| Plan::empty(Kind::Ack, self.ack_seq()))
+            (self.ack_now || self.dup_acks_due > 0).then(|| Plan::empty(Kind::Ack, self.ack_seq()))
         })
     }
 
@@ -329,7 +328,8 @@ impl Connection {
         }
         let in_flight = self.snd.nxt.distance_from(self.snd.una);
         self.cwnd_limited = in_flight + u32::from(self.snd.mss) > self.congestion.cwnd()
-            || (self.congestion.cwnd() < self.congestion.ssthresh() && in_flight * 2 > self.congestion.cwnd());
+            || (self.congestion.cwnd() < self.congestion.ssthresh()
+                && in_flight * 2 > self.congestion.cwnd());
         self.sent = now;
         // RFC 6298 §5.1; what was armed while nothing was outstanding starts now.
         if idle && plan.kind == Kind::Text {

@@ -1,6 +1,5 @@
 //! A frame's way to its connection, and what happens to one that has none.
 
-use super::super::connection::state::Inferred;
 use super::super::connection::{Connection, Env, Step};
 use super::super::segment::Segment;
 use super::super::table::Place;
@@ -213,16 +212,15 @@ impl Endpoint {
             sack: None,
         };
         for _ in 0..SYN_ACK_ATTEMPTS {
-            let (made, negotiated) =
-                cookie::make(key, parity, &seg.flow, seg.seq.0, &offer, false);
+            let (made, negotiated) = cookie::make(key, parity, &seg.flow, seg.seq.0, &offer, false);
             if floor.is_none_or(|f| SeqNum(made.iss).after(f)) {
-                let timestamps = seg
-                    .timestamps
-                    .filter(|_| negotiated.timestamps)
-                    .map(|ts| Timestamps {
-                        val: made.tsval,
-                        ecr: ts.val,
-                    });
+                let timestamps =
+                    seg.timestamps
+                        .filter(|_| negotiated.timestamps)
+                        .map(|ts| Timestamps {
+                            val: made.tsval,
+                            ecr: ts.val,
+                        });
                 let scale = negotiated.window_scale.map(|_| self.config.window_scale);
                 let options = options::syn_ack(mss, scale, negotiated.sack, timestamps);
                 let window = self.config.initial_window;

@@ -58,11 +58,7 @@ impl Reply {
         let (seq, ack, flags) = if seg.flags.has(Flags::ACK) {
             (seg.ack, SeqNum(0), Flags::RST)
         } else {
-            (
-                SeqNum(0),
-                seg.seq + seg.len(),
-                Flags::RST.with(Flags::ACK),
-            )
+            (SeqNum(0), seg.seq + seg.len(), Flags::RST.with(Flags::ACK))
         };
         Self {
             note,
