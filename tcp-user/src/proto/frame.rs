@@ -65,13 +65,11 @@ pub(super) struct Outgoing<'a> {
 
 impl Outgoing<'_> {
     fn options_len(&self) -> usize {
-        match &self.syn_ack {
-            Some(o) => 4 * o.words,
-            None => {
-                let ts = self.timestamps.map_or(0, |_| TIMESTAMPS_LEN);
-                ts + sack_len(self.sack.as_slice().len())
-            }
+        if let Some(options) = &self.syn_ack {
+            return 4 * options.words;
         }
+        let ts = self.timestamps.map_or(0, |_| TIMESTAMPS_LEN);
+        ts + sack_len(self.sack.as_slice().len())
     }
 
     /// Writes the frame into `buf` and returns its length; `None` if it does not fit.

@@ -16,7 +16,7 @@ use tcp_common::seq::SeqNum;
 const DUP_THRESHOLD: u8 = 3;
 
 /// A round-trip time above this is no sample but a broken echo.
-const MAX_RTT: Duration = Duration::from_secs(120);
+const MAX_RTT: Duration = Duration::from_mins(2);
 
 impl Connection {
     /// RFC 5961 §5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT.
@@ -33,10 +33,11 @@ impl Connection {
     ) -> Step {
         let window = u32::from(seg.window) << self.snd.shift;
         // RFC 5681 §2; with SACK, a block above SND.UNA says the same even if the
-        // window moved.
+        // window moved. An answer to a zero-window probe says nothing of the kind.
         let duplicate = seg.ack == self.snd.una
             && self.is_outstanding()
             && seg.len() == 0
+            && window > 0
             && (window == self.snd.wnd
                 || seg
                     .sack

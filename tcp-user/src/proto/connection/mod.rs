@@ -384,7 +384,7 @@ impl Connection {
     }
 
     pub(super) fn is_read_closed(&self) -> bool {
-        self.orphan || (!self.phase.receives() && self.recv_buffer.len() == 0)
+        self.orphan || (!self.phase.receives() && self.recv_buffer.is_empty())
     }
 
     pub(super) fn write(&mut self, now: Instant, data: &[u8]) -> Result<usize, Refused> {
@@ -423,7 +423,7 @@ impl Connection {
     /// CLOSE of both halves. Received data that nobody read is lost, and the peer
     /// is told so by an RST (RFC 9293 §3.6.1, RFC 2525 §2.17).
     pub(super) fn close(&mut self, now: Instant) -> Step {
-        if self.recv_buffer.len() > 0 || !self.assembler.is_empty() {
+        if !self.recv_buffer.is_empty() || !self.assembler.is_empty() {
             return self.abort();
         }
         self.orphan = true;
@@ -474,4 +474,4 @@ impl Connection {
 const _: () = assert!(size_of::<Connection>() <= 480);
 
 /// FIN-WAIT-2 of a connection that nobody reads ends after this.
-const FIN_WAIT_2: Duration = Duration::from_secs(60);
+const FIN_WAIT_2: Duration = Duration::from_mins(1);

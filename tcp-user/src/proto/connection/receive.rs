@@ -166,7 +166,7 @@ impl Connection {
     /// A reset after both sides closed and all data arrived takes nothing away.
     fn reset_reason(&self) -> CloseReason {
         match self.phase {
-            Phase::Closing | Phase::LastAck if self.send_buffer.len() == 0 => CloseReason::Done,
+            Phase::Closing | Phase::LastAck if self.send_buffer.is_empty() => CloseReason::Done,
             _ => CloseReason::Reset,
         }
     }

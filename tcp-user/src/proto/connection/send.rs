@@ -276,9 +276,8 @@ impl Connection {
         let note = match plan.kind {
             Kind::Probe => "window probe",
             Kind::Keepalive => "keepalive",
-            Kind::Ack => "",
             Kind::Text | Kind::Head if again => "retransmission",
-            Kind::Text | Kind::Head => "",
+            Kind::Text | Kind::Head | Kind::Ack => "",
         };
         let record = trace.map(|sink| {
             let record = segment.trace(now, octets, self.client, self.phase.name(), note);

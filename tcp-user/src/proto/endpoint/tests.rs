@@ -2,6 +2,8 @@ use crate::proto::script::*;
 use crate::proto::{CloseReason, Config, Disposition, Event, State};
 
 mod close;
+mod receive;
+mod send;
 
 fn config() -> Config {
     Config {
