@@ -1,0 +1,264 @@
+//! Two namespaces, a wire, and the server in one of them.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+use xtask::netns::{Namespace, VethEnd, VethPair};
+
+/// The served interface.
+pub const IFACE: &str = "eth0";
+pub const V4: &str = "192.0.2.2";
+pub const V6: &str = "2001:db8::2";
+/// What [`Lab::serve`] serves.
+pub const LISTENS: [&str; 8] = [
+    "--listen",
+    "*:80=http",
+    "--listen",
+    "*:7=echo",
+    "--listen",
+    "*:9=discard",
+    "--listen",
+    "*:19=chargen",
+];
+
+/// Dropped in this order: the server first.
+pub struct Lab {
+    pub client: Namespace,
+    pub server: Namespace,
+    _pair: VethPair,
+}
+
+/// A running `tcp-user run`; killed when dropped.
+pub struct Server {
+    child: Child,
+    lines: Receiver<String>,
+    /// The line that it printed first.
+    pub ready: String,
+    /// Path of its control socket.
+    pub control: String,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        let client = Namespace::unique("client").unwrap();
+        let server = Namespace::unique("server").unwrap();
+        let pair = VethPair::create(
+            &VethEnd::new(&client, "peer0")
+                .address("192.0.2.1/24")
+                .address("2001:db8::1/64")
+                .pass_program(),
+            &VethEnd::new(&server, IFACE)
+                .address("192.0.2.2/24")
+                .address("2001:db8::2/64"),
+        )
+        .unwrap();
+        Self {
+            client,
+            server,
+            _pair: pair,
+        }
+    }
+
+    /// The four apps on every address, with extra arguments; waits until it is ready.
+    pub fn serve(&self, extra: &[&str]) -> Server {
+        let mut args = LISTENS.to_vec();
+        args.extend(extra);
+        self.run(&args)
+    }
+
+    /// `tcp-user run --iface eth0` with these arguments; waits until it is ready.
+    pub fn run(&self, args: &[&str]) -> Server {
+        let control = format!("/tmp/{}.sock", self.server.name());
+        let mut child = self
+            .server
+            .command(env!("CARGO_BIN_EXE_tcp-user"))
+            .args(["run", "--iface", IFACE, "--control", &control])
+            .args(args)
+            .stdout(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (to, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if to.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let ready = lines
+            .recv_timeout(Duration::from_secs(20))
+            .expect("a ready line");
+        Server {
+            child,
+            lines,
+            ready,
+            control,
+        }
+    }
+
+    /// `tcp-user` with these arguments in the server's namespace, until it ends.
+    pub fn refused(&self, args: &[&str]) -> (Option<i32>, String) {
+        finish(
+            self.server
+                .command(env!("CARGO_BIN_EXE_tcp-user"))
+                .args(args),
+        )
+    }
+
+    /// A kernel TCP connection from the client's namespace.
+    pub fn connect(&self, addr: &str) -> TcpStream {
+        let addr: SocketAddr = addr.parse().unwrap();
+        let stream = self
+            .client
+            .enter(|| TcpStream::connect_timeout(&addr, Duration::from_secs(10)))
+            .unwrap()
+            .unwrap();
+        let timeout = Some(Duration::from_secs(20));
+        stream.set_read_timeout(timeout).unwrap();
+        stream.set_write_timeout(timeout).unwrap();
+        stream
+    }
+
+    /// RSTs that the client's kernel has received and sent.
+    pub fn client_resets(&self) -> (u64, u64) {
+        let snmp = self.client.run("cat", &["/proc/net/snmp"]).unwrap();
+        let mut tcp = snmp.lines().filter(|l| l.starts_with("Tcp:"));
+        let (names, values) = (tcp.next().unwrap(), tcp.next().unwrap());
+        let of = |name: &str| {
+            names
+                .split(' ')
+                .zip(values.split(' '))
+                .find(|(n, _)| *n == name)
+                .and_then(|(_, v)| v.parse().ok())
+                .unwrap()
+        };
+        (of("EstabResets"), of("OutRsts"))
+    }
+
+    /// Whether an XDP program is attached to the served interface.
+    pub fn is_attached(&self) -> bool {
+        let link = self
+            .server
+            .run("ip", &["-d", "link", "show", "dev", IFACE])
+            .unwrap();
+        link.contains("prog/xdp") || link.contains(" xdp")
+    }
+}
+
+impl Server {
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self, at_most: Duration) -> Option<ExitStatus> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Some(status);
+            }
+            if start.elapsed() > at_most {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What it printed after the ready line, until it is quiet.
+    pub fn printed(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(300)) {
+            all.push(line);
+        }
+        all
+    }
+
+    /// User and system time so far.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        let ticks: u64 = fields[11..13]
+            .iter()
+            .map(|t| t.parse::<u64>().unwrap())
+            .sum();
+        // USER_HZ is 100 everywhere.
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// `stats --json` of this server.
+    pub fn stats(&self) -> tcp_user::control::records::Stats {
+        let out = self.client("stats", &["--json"]);
+        serde_json::from_str(&out).unwrap()
+    }
+
+    /// `conns --json` of this server.
+    pub fn conns(&self) -> Vec<tcp_user::control::records::Connection> {
+        serde_json::from_str(&self.client("conns", &["--json"])).unwrap()
+    }
+
+    /// A client command's stdout.
+    pub fn client(&self, command: &str, args: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_tcp-user"))
+            .args([command, "--control", &self.control])
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.control);
+    }
+}
+
+/// Runs to the end; exit code and stderr.
+pub fn finish(command: &mut Command) -> (Option<i32>, String) {
+    let output = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .output()
+        .unwrap();
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+/// Reads to the end.
+pub fn read_all(mut stream: &TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    all
+}
+
+/// Octets that no shift maps onto themselves.
+pub fn noise(len: usize) -> Vec<u8> {
+    let mut x = 0x2545_f491_4f6c_dd1d_u64;
+    (0..len)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            (x >> 32) as u8
+        })
+        .collect()
+}
+
+/// What `GET /bytes/N` sends at a position.
+pub fn octet(position: usize) -> u8 {
+    let place = (position % 65_521) as u32 + 1;
+    (place.wrapping_mul(2_654_435_761) >> 24) as u8
+}

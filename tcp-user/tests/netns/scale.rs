@@ -1,0 +1,78 @@
+//! Many connections: one after another, at once, and through a flood.
+
+use crate::lab::{Lab, V4, noise, read_all};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+fn get(lab: &Lab) -> Vec<u8> {
+    let mut stream = lab.connect(&format!("{V4}:80"));
+    stream
+        .write_all(b"GET /bytes/1000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    read_all(&stream)
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_thousand_connections_one_after_another() {
+    let lab = Lab::new();
+    let server = lab.serve(&["--set", "tcp.msl=1s"]);
+    let first = get(&lab);
+    for n in 1..1000 {
+        assert!(get(&lab) == first, "connection {n}");
+    }
+    assert_eq!(lab.client_resets(), (0, 0));
+    let stats = server.stats();
+    assert_eq!(stats.xdp["syn_ack"], 1000, "no SYN was needed twice");
+    assert_eq!(stats.xdp["to_accept"], 1000);
+    let frames: u64 = stats.xdp.values().sum();
+    assert_eq!(frames, stats.xdp_frames);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn two_hundred_connections_at_once() {
+    let lab = Lab::new();
+    let server = lab.serve(&[]);
+    let streams: Vec<TcpStream> = (0..200).map(|_| lab.connect(&format!("{V4}:7"))).collect();
+    let data = noise(100_000);
+    std::thread::scope(|scope| {
+        for stream in &streams {
+            let data = &data;
+            scope.spawn(move || {
+                let mut to = stream;
+                to.write_all(data).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+            });
+        }
+        for stream in &streams {
+            assert!(read_all(stream) == data);
+        }
+    });
+    drop(streams);
+    assert_eq!(lab.client_resets(), (0, 0));
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(server.conns(), []);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn no_connection_beyond_the_limit() {
+    let lab = Lab::new();
+    let _server = lab.serve(&["--set", "tcp.max_connections=4"]);
+    let mut streams: Vec<TcpStream> = (0..4).map(|_| lab.connect(&format!("{V4}:7"))).collect();
+    for stream in &mut streams {
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    }
+    // The cookie is valid, the table is full: RST.
+    let mut fifth = lab.connect(&format!("{V4}:7"));
+    let refused = fifth.write_all(b"x").is_err() || fifth.read_exact(&mut [0]).is_err();
+    assert!(refused);
+    drop(streams);
+    std::thread::sleep(Duration::from_millis(100));
+    let mut sixth = lab.connect(&format!("{V4}:7"));
+    sixth.write_all(b"x").unwrap();
+    sixth.read_exact(&mut [0]).unwrap();
+}
