@@ -111,16 +111,19 @@ impl Lab {
 
     /// A kernel TCP connection from the client's namespace.
     pub fn connect(&self, addr: &str) -> TcpStream {
-        let addr: SocketAddr = addr.parse().unwrap();
-        let stream = self
-            .client
-            .enter(|| TcpStream::connect_timeout(&addr, Duration::from_secs(10)))
-            .unwrap()
-            .unwrap();
+        let stream = self.try_connect(addr, Duration::from_secs(10)).unwrap();
         let timeout = Some(Duration::from_secs(20));
         stream.set_read_timeout(timeout).unwrap();
         stream.set_write_timeout(timeout).unwrap();
         stream
+    }
+
+    /// The same, if it comes about.
+    pub fn try_connect(&self, addr: &str, within: Duration) -> std::io::Result<TcpStream> {
+        let addr: SocketAddr = addr.parse().unwrap();
+        self.client
+            .enter(|| TcpStream::connect_timeout(&addr, within))
+            .unwrap()
     }
 
     /// RSTs that the client's kernel has received and sent.
