@@ -46,7 +46,7 @@ The lab is up. Three things to try from another shell:
 
   curl http://10.77.0.2/             and over IPv6: curl -g 'http://[fd77::2]/'
   echo hello | nc -N 10.77.0.2 7     an echo, with a half-close
-  {sudo}timeout 5 hping3 --flood -S -p 80 10.77.0.2
+  {sudo}timeout 5 hping3 --flood -S -p 80 --ttl 1 10.77.0.2
                                      a SYN flood for five seconds; curl goes on working
 
 Connections show up below. Ctrl-C ends the server and removes the lab.
