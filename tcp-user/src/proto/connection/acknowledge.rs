@@ -5,7 +5,7 @@
 //! goes out again.
 
 use super::state::{Inferred, Phase};
-use super::{Connection, Env, Step};
+use super::{Connection, Env, NEVER, Step};
 use crate::proto::congestion::Congestion;
 use crate::proto::segment::Segment;
 use crate::proto::{CloseReason, Instant};
@@ -107,10 +107,10 @@ impl Connection {
     /// twice. Where that leaves no sample, the timestamp echo gives one
     /// (RFC 7323 §4.1): it says which of the copies arrived.
     fn sample_rtt(&mut self, now: Instant, seg: &Segment<'_>) {
-        if let Some((end, at)) = self.timed {
-            if seg.ack.after_eq(end) {
-                self.timed = None;
-                self.rtt.sample(now.saturating_since(at));
+        if self.timed_at != NEVER {
+            if seg.ack.after_eq(self.timed) {
+                self.rtt.sample(now.saturating_since(self.timed_at));
+                self.timed_at = NEVER;
             }
             return;
         }
@@ -167,6 +167,6 @@ impl Connection {
     /// Marks what is lost to be sent again.
     fn resend(&mut self) {
         self.resend_head = true;
-        self.timed = None;
+        self.timed_at = NEVER;
     }
 }

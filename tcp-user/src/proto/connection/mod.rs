@@ -88,8 +88,8 @@ struct Receive {
     acked: SeqNum,
     /// Sequence number of a FIN that came before the text in front of it.
     fin: Option<SeqNum>,
-    /// A duplicate to report (RFC 2883).
-    duplicate: Option<(SeqNum, SeqNum)>,
+    /// A duplicate to report (RFC 2883): its start and octets, 0 if there is none.
+    duplicate: (SeqNum, u16),
     /// Largest text seen, an estimate of the peer's segment size.
     mss: u16,
     /// Shift count of the windows that we announce.
@@ -148,8 +148,10 @@ pub(super) struct Connection {
     /// In fast recovery until `recover` is acknowledged (RFC 6582).
     in_recovery: bool,
     recover: SeqNum,
-    /// The segment being timed: its end and when it was sent (RFC 6298 §3).
-    timed: Option<(SeqNum, Instant)>,
+    /// The segment being timed: its end and when it was sent (RFC 6298 §3); [`NEVER`]
+    /// if there is none.
+    timed: SeqNum,
+    timed_at: Instant,
     send_buffer: SendBuffer,
     recv_buffer: RecvBuffer,
     assembler: Assembler,
@@ -180,13 +182,18 @@ pub(super) struct Connection {
     pub(super) readable_queued: bool,
     /// The connection lies in the endpoint's queue of senders.
     pub(super) send_queued: bool,
-    challenges: (u32, u8),
-    created: Instant,
-    heard: Instant,
-    sent: Instant,
+    /// Challenge ACKs sent in a second, and which second.
+    challenges: u8,
+    challenge_second: u16,
+    /// Whole seconds.
+    created: u32,
+    /// When the last valid segment came, and when text was last sent; milliseconds
+    /// modulo 2^32.
+    heard: u32,
+    sent: u32,
     bytes_in: u64,
     bytes_out: u64,
-    retransmits: u64,
+    retransmits: u32,
 }
 
 impl Connection {
@@ -255,7 +262,7 @@ impl Connection {
                 edge: seg.seq + u32::from(config.initial_window),
                 acked: seg.seq,
                 fin: None,
-                duplicate: None,
+                duplicate: (seg.seq, 0),
                 mss: 0,
                 shift: rcv_shift,
             },
@@ -266,7 +273,8 @@ impl Connection {
             dup_acks: 0,
             in_recovery: false,
             recover: una,
-            timed: None,
+            timed: una,
+            timed_at: NEVER,
             send_buffer: SendBuffer::new(config.send_buffer),
             recv_buffer: RecvBuffer::new(capacity),
             assembler: Assembler::new(),
@@ -286,15 +294,16 @@ impl Connection {
             writable: false,
             readable_queued: false,
             send_queued: false,
-            challenges: (0, 0),
-            created: now,
-            heard: now,
-            sent: now,
+            challenges: 0,
+            challenge_second: 0,
+            created: seconds(now),
+            heard: now.millis(),
+            sent: now.millis(),
             bytes_in: 0,
             bytes_out: 0,
             retransmits: 0,
         };
-        connection.start_keepalive(config);
+        connection.start_keepalive(now, config);
         connection
     }
 
@@ -451,10 +460,10 @@ impl Connection {
             cwnd: self.congestion.cwnd(),
             ssthresh: self.congestion.ssthresh(),
             mss: self.snd.mss,
-            retransmits: self.retransmits,
+            retransmits: u64::from(self.retransmits),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
-            age: now.saturating_since(self.created),
+            age: Duration::from_secs(u64::from(seconds(now).wrapping_sub(self.created))),
         }
     }
 
@@ -471,7 +480,7 @@ impl Connection {
 }
 
 /// Most of an idle connection's memory; DESIGN wants 400 octets in all.
-const _: () = assert!(size_of::<Connection>() <= 480);
+const _: () = assert!(size_of::<Connection>() <= 376);
 
 /// FIN-WAIT-2 of a connection that nobody reads ends after this.
 const FIN_WAIT_2: Duration = Duration::from_mins(1);

@@ -117,7 +117,7 @@ impl Connection {
 
     /// What every segment that passes the checks tells.
     fn note_valid(&mut self, now: Instant, seg: &Segment<'_>) {
-        self.heard = now;
+        self.heard = now.millis();
         self.keepalives = 0;
         if seg.seq == self.rcv.nxt {
             self.link = seg.reply_link();
@@ -147,18 +147,19 @@ impl Connection {
         if !self.sack || octets == 0 || !seq.before(self.rcv.nxt) {
             return;
         }
-        let end = (seq + octets as u32).min(self.rcv.nxt);
-        self.rcv.duplicate = Some((seq, end));
+        let known = self.rcv.nxt.distance_from(seq) as usize;
+        self.rcv.duplicate = (seq, octets.min(known) as u16);
     }
 
     /// A challenge ACK, if the limits of RFC 5961 §7 allow one.
     fn challenge(&mut self, now: Instant, env: &mut Env<'_>) {
-        let second = seconds(now);
-        if self.challenges.0 != second {
-            self.challenges = (second, 0);
+        let second = seconds(now) as u16;
+        if self.challenge_second != second {
+            self.challenge_second = second;
+            self.challenges = 0;
         }
-        if self.challenges.1 < PER_CONNECTION && env.limit.allow(now) {
-            self.challenges.1 += 1;
+        if self.challenges < PER_CONNECTION && env.limit.allow(now) {
+            self.challenges += 1;
             self.ack_now = true;
         }
     }
@@ -234,7 +235,7 @@ impl Connection {
             self.recv_buffer.write_at(0, data) as u32
         } else {
             if self.sack && self.assembler.contains(offset, data.len() as u32) {
-                self.rcv.duplicate = Some((seq, seq + data.len() as u32));
+                self.rcv.duplicate = (seq, data.len() as u16);
             }
             // Entered first, so that the buffer holds nothing unaccounted for.
             let room = self.recv_buffer.window().saturating_sub(offset as usize);

@@ -154,7 +154,7 @@ impl Connection {
     /// Octets of text in the next segment at most.
     fn text_limit(&self) -> usize {
         let mss = usize::from(self.snd.mss);
-        if self.assembler.is_empty() && self.rcv.duplicate.is_none() {
+        if self.assembler.is_empty() && self.rcv.duplicate.1 == 0 {
             return mss;
         }
         mss - self.sack_octets(self.snd.mss >= SACK_ON_TEXT)
@@ -176,8 +176,9 @@ impl Connection {
             return list;
         }
         let most = if self.stamps.is_some() { 3 } else { 4 };
-        if let Some((left, right)) = self.rcv.duplicate {
-            list.push(left, right);
+        let (start, octets) = self.rcv.duplicate;
+        if octets > 0 {
+            list.push(start, start + u32::from(octets));
         }
         for &(start, end) in self.assembler.recent::<4>().iter() {
             if list.as_slice().len() >= most {
@@ -234,7 +235,8 @@ impl Connection {
         env: &mut Env<'_>,
         trace: Option<&mut dyn FnMut(TraceEvent)>,
     ) -> Option<usize> {
-        if !self.is_outstanding() && now.saturating_since(self.sent) > self.rtt.rto() {
+        let idle = now.millis().wrapping_sub(self.sent);
+        if !self.is_outstanding() && u128::from(idle) > self.rtt.rto().as_millis() {
             // RFC 5681 §4.1.
             self.congestion.on_idle_restart();
         }
@@ -303,10 +305,11 @@ impl Connection {
         }
         let end = plan.seq + plan.len as u32 + u32::from(plan.fin);
         if plan.seq.before(self.snd.max) {
-            self.retransmits += 1;
-            self.timed = None;
-        } else if self.timed.is_none() {
-            self.timed = Some((end, now));
+            self.retransmits = self.retransmits.saturating_add(1);
+            self.timed_at = NEVER;
+        } else if self.timed_at == NEVER {
+            self.timed = end;
+            self.timed_at = now;
         }
         let idle = !self.is_outstanding();
         self.bytes_out += u64::from(end.distance_from(plan.seq));
@@ -329,7 +332,7 @@ impl Connection {
         self.cwnd_limited = in_flight + u32::from(self.snd.mss) > self.congestion.cwnd()
             || (self.congestion.cwnd() < self.congestion.ssthresh()
                 && in_flight * 2 > self.congestion.cwnd());
-        self.sent = now;
+        self.sent = now.millis();
         // RFC 6298 §5.1; what was armed while nothing was outstanding starts now.
         if idle && plan.kind == Kind::Text {
             self.timers.retransmit = NEVER;
@@ -346,7 +349,7 @@ impl Connection {
             self.client.fin_acknowledged();
         }
         self.ack_now = false;
-        self.rcv.duplicate = None;
+        self.rcv.duplicate.1 = 0;
         self.timers.ack = NEVER;
         self.rcv.acked = self.rcv.nxt;
         self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + window);

@@ -112,7 +112,7 @@ impl Connection {
             self.snd.nxt = self.snd.una;
         }
         // Karn's algorithm: what is sent twice is not timed.
-        self.timed = None;
+        self.timed_at = NEVER;
         self.rtt.backoff();
         self.timers.retransmit = now + self.rtt.rto();
         Step::Open
@@ -122,9 +122,9 @@ impl Connection {
         self.timers.idle = now + FIN_WAIT_2;
     }
 
-    pub(super) fn start_keepalive(&mut self, config: &Config) {
+    pub(super) fn start_keepalive(&mut self, now: Instant, config: &Config) {
         if let Some(idle) = config.keepalive {
-            self.timers.idle = self.heard + idle;
+            self.timers.idle = now + idle;
         }
     }
 
@@ -137,9 +137,9 @@ impl Connection {
         let Some(idle) = config.keepalive else {
             return Step::Open;
         };
-        let due = self.heard + idle;
-        if now < due || self.has_unacknowledged() {
-            self.timers.idle = due.max(now + Duration::from_secs(1));
+        let silent = Duration::from_millis(u64::from(now.millis().wrapping_sub(self.heard)));
+        if silent < idle || self.has_unacknowledged() {
+            self.timers.idle = now + idle.saturating_sub(silent).max(Duration::from_secs(1));
         } else if self.keepalives >= MAX_KEEPALIVES {
             return Step::Closed(CloseReason::TimedOut);
         } else {
