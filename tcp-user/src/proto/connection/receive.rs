@@ -142,13 +142,14 @@ impl Connection {
         self.ack_now = true;
     }
 
-    /// Notes received octets that were there already, for D-SACK (RFC 2883 §4).
+    /// Notes octets that were received before, for D-SACK (RFC 2883 §4); text from
+    /// further back than a window is no retransmission but somebody's guess.
     fn duplicate_text(&mut self, seq: SeqNum, octets: usize) {
-        if !self.sack || octets == 0 || !seq.before(self.rcv.nxt) {
-            return;
+        let back = self.rcv.nxt.distance_from(seq) as usize;
+        let received = (self.bytes_in as usize).min(self.recv_buffer.capacity());
+        if self.sack && octets > 0 && back <= received {
+            self.rcv.duplicate = (seq, octets.min(back) as u16);
         }
-        let known = self.rcv.nxt.distance_from(seq) as usize;
-        self.rcv.duplicate = (seq, octets.min(known) as u16);
     }
 
     /// A challenge ACK, if the limits of RFC 5961 §7 allow one.
