@@ -54,6 +54,8 @@ mod send_buffer;
 mod slab;
 mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod time_wait;
 mod trace;
 #[allow(dead_code, reason = "until the engine uses all of it")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// RTO before the first sample (RFC 6298 §2.1).
 pub(crate) const INITIAL_RTO: Duration = Duration::from_secs(1);
 /// Upper bound of the RTO (RFC 6298 §2.5 allows one of at least 60 s).
-pub(crate) const MAX_RTO: Duration = Duration::from_secs(60);
+pub(crate) const MAX_RTO: Duration = Duration::from_mins(1);
 /// Clock granularity G (RFC 6298 §2): that of the timer wheel, µs.
 const GRANULARITY: u32 = 1_000;
 

@@ -146,7 +146,7 @@ impl Wheel {
     }
 
     fn link(&mut self, key: u32, tick: u64) {
-        let level = (63 - ((tick ^ self.tick) | 1).leading_zeros()) / BITS;
+        let level = ((tick ^ self.tick) | 1).ilog2() / BITS;
         let level = level as usize;
         let slot = (tick >> (BITS * level as u32)) as usize % SLOTS;
         let place = level * SLOTS + slot;
@@ -167,14 +167,14 @@ impl Wheel {
         if node.next != NIL {
             self.nodes[node.next as usize].prev = node.prev;
         }
-        if node.prev != NIL {
-            self.nodes[node.prev as usize].next = node.next;
-        } else {
+        if node.prev == NIL {
             let place = usize::from(node.slot());
             self.heads[place] = node.next;
             if node.next == NIL {
                 self.occupied[place / SLOTS] &= !(1 << (place % SLOTS));
             }
+        } else {
+            self.nodes[node.prev as usize].next = node.next;
         }
     }
 }

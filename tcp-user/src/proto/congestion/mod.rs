@@ -70,7 +70,7 @@ pub(crate) trait Congestion {
 /// The algorithm that a connection uses. An enum, so that a TCB needs no box for it.
 #[derive(Clone, Debug)]
 pub(crate) enum Controller {
-    /// NewReno (RFC 5681, RFC 6582).
+    /// `NewReno` (RFC 5681, RFC 6582).
     Reno(Reno),
 }
 

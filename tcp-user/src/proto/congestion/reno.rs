@@ -1,4 +1,4 @@
-//! NewReno: RFC 5681 with the byte counting of RFC 3465 (L = 2) and the recovery of
+//! `NewReno`: RFC 5681 with the byte counting of RFC 3465 (L = 2) and the recovery of
 //! RFC 6582.
 
 use super::{Congestion, Instant, MAX_CWND, initial_window};

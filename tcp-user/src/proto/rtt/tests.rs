@@ -70,18 +70,15 @@ proptest! {
         let mut e = RttEstimator::new(ms(min_ms));
         let mut seen: Option<(Duration, Duration)> = None;
         for step in steps {
-            match step {
-                Some(rtt) => {
-                    e.sample(rtt);
-                    let r = rtt.clamp(Duration::from_micros(1), MAX_RTO);
-                    let (lo, hi) = seen.unwrap_or((r, r));
-                    seen = Some((lo.min(r), hi.max(r)));
-                }
-                None => {
-                    let before = e.rto();
-                    e.backoff();
-                    prop_assert_eq!(e.rto(), (before * 2).min(MAX_RTO));
-                }
+            if let Some(rtt) = step {
+                e.sample(rtt);
+                let r = rtt.clamp(Duration::from_micros(1), MAX_RTO);
+                let (lo, hi) = seen.unwrap_or((r, r));
+                seen = Some((lo.min(r), hi.max(r)));
+            } else {
+                let before = e.rto();
+                e.backoff();
+                prop_assert_eq!(e.rto(), (before * 2).min(MAX_RTO));
             }
             prop_assert!(e.rto() >= ms(min_ms).min(MAX_RTO) && e.rto() <= MAX_RTO);
             prop_assert_eq!(e.srtt().is_some(), seen.is_some());
