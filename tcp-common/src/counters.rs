@@ -70,9 +70,9 @@ counters! {
     RstFlowTableFull, Answered, "rst_flow_table_full", "A valid cookie, but no room for one more connection: answered with RST.";
     ToFlow, Redirected, "to_flow", "A segment of a known connection.";
     ToAccept, Redirected, "to_accept", "No flow yet, but a valid cookie: a new connection.";
-    DropBadCookie, Dropped, "drop_bad_cookie", "No flow and no valid cookie: dropped, as xdp.on_invalid_ack says.";
-    DropFlowTableFull, Dropped, "drop_flow_table_full", "A valid cookie, but no room for one more connection: dropped, as xdp.on_invalid_ack says.";
-    DropNoTimestamps, Dropped, "drop_no_timestamps", "A SYN or first ACK without timestamps while cookie.require_timestamps refuses it.";
+    DropBadCookie, Dropped, "drop_bad_cookie", "No flow and no valid cookie: dropped, as `xdp.on_invalid_ack` says.";
+    DropFlowTableFull, Dropped, "drop_flow_table_full", "A valid cookie, but no room for one more connection: dropped, as `xdp.on_invalid_ack` says.";
+    DropNoTimestamps, Dropped, "drop_no_timestamps", "A SYN or first ACK without timestamps while `cookie.require_timestamps` refuses it.";
     DropRst, Dropped, "drop_rst", "An RST without a flow.";
     DropFlags, Dropped, "drop_flags", "Flags that open nothing and belong to no flow (none, SYN+FIN, SYN+ACK, no ACK).";
     DropSource, Dropped, "drop_source", "A source address or port that cannot be answered.";
@@ -105,7 +105,7 @@ mod tests {
                 Verdict::Dropped => assert!(c.name().starts_with("drop_")),
                 Verdict::Redirected => assert!(c.name().starts_with("to_")),
                 Verdict::Answered => {
-                    assert!(c.name().starts_with("syn_") || c.name().starts_with("rst_"))
+                    assert!(c.name().starts_with("syn_") || c.name().starts_with("rst_"));
                 }
             }
         }

@@ -22,7 +22,8 @@ pub enum Side {
     Server,
 }
 
-/// A segment and the states of both sides after it.
+/// A segment and the states of both sides once it has reached the other end, as
+/// in the figures of RFC 9293 §3.5 and §3.6.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TraceEvent {
     /// When it was handled or sent.

@@ -55,7 +55,9 @@ fn index(segments: &[Segment], from: Side, flag: char) -> usize {
 }
 
 /// The server's own trace must tell the same story as the wire: same segments,
-/// and the states that RFC 9293 figure 5 gives them.
+/// and the states that RFC 9293 figure 5 gives them. An ACK from the client may
+/// cross what the server sends; there the capture, made at the client, is not the
+/// order that the server saw, so the state is compared only after the last one.
 fn assert_trace_agrees(lab: &mut Lab, segments: &[Segment], states: &[Pair]) {
     let trace = lab.trace();
     for (segment, pair) in segments.iter().zip(states) {
@@ -71,7 +73,10 @@ fn assert_trace_agrees(lab: &mut Lab, segments: &[Segment], states: &[Pair]) {
             })
             .unwrap_or_else(|| panic!("not in the trace: {segment:?}\n{trace:#?}"));
         assert_eq!(record.by_xdp, segment.flags.contains('S'), "{segment:?}");
-        assert_eq!(record.server, pair.server.name(), "{segment:?}");
+        let may_cross = segment.from == Side::Client && segment.flags == ".";
+        if !may_cross || std::ptr::eq(segment, segments.last().unwrap()) {
+            assert_eq!(record.server, pair.server.name(), "{segment:?}");
+        }
     }
 }
 

@@ -51,7 +51,6 @@ impl Connection {
             self.duplicate_ack(now);
         }
         if fin_acknowledged {
-            self.client.saw_our_fin();
             match self.phase {
                 Phase::FinWait1 => {
                     self.phase = Phase::FinWait2;

@@ -4,7 +4,7 @@ use super::state::{Inferred, Phase};
 use super::{Connection, Env, Receive, Step, seconds};
 use crate::proto::limit::PER_CONNECTION;
 use crate::proto::segment::Segment;
-use crate::proto::{CloseReason, Instant};
+use crate::proto::{CloseReason, Instant, State};
 use std::time::Duration;
 use tcp_common::seq::SeqNum;
 use tcp_common::wire::Flags;
@@ -216,7 +216,11 @@ impl Connection {
         }
         if fin {
             if self.rcv.fin.is_none() {
-                self.client.sent_fin();
+                if self.phase == Phase::FinWait1 && self.client == State::CloseWait {
+                    self.client.crossed_fin();
+                } else {
+                    self.client.sent_fin();
+                }
             }
             self.rcv.fin = Some(seq + data.len() as u32);
             self.ack_now = true;

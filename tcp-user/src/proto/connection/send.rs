@@ -325,6 +325,9 @@ impl Connection {
             }
         }
         self.snd.max = self.snd.max.max(end);
+        if plan.fin {
+            self.client.saw_our_fin();
+        }
         if plan.fin && self.phase == (Phase::CloseWait { closing: true }) {
             self.phase = Phase::LastAck;
         }

@@ -60,8 +60,10 @@ impl Phase {
 pub(in crate::proto) trait Inferred {
     /// The client sent a FIN.
     fn sent_fin(&mut self);
-    /// The client acknowledged our FIN.
+    /// We sent a FIN, which the client will see.
     fn saw_our_fin(&mut self);
+    /// The client sent a FIN before it saw ours, which is on its way.
+    fn crossed_fin(&mut self);
     /// We acknowledged the client's FIN.
     fn fin_acknowledged(&mut self);
 }
@@ -82,6 +84,10 @@ impl Inferred for State {
             Self::FinWait2 => Self::TimeWait,
             other => other,
         };
+    }
+
+    fn crossed_fin(&mut self) {
+        *self = Self::Closing;
     }
 
     fn fin_acknowledged(&mut self) {

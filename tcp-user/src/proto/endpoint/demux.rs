@@ -274,7 +274,7 @@ impl Endpoint {
             sack: [(0, 0); 4],
             sack_blocks: 0,
             client: State::SynSent,
-            server: State::Listen,
+            server: State::SynReceived,
             note: "",
         };
         let syn_ack = TraceEvent {
@@ -289,7 +289,7 @@ impl Endpoint {
                 val: ts.ecr,
                 ecr: ts.val,
             }),
-            server: State::SynReceived,
+            client: State::Established,
             ..syn.clone()
         };
         self.record(syn);

@@ -25,8 +25,8 @@ fn a_cookie_ack_makes_an_established_connection() {
     assert_eq!(
         states,
         [
-            (State::SynSent, State::Listen),
             (State::SynSent, State::SynReceived),
+            (State::Established, State::SynReceived),
             (State::Established, State::Established),
         ]
     );

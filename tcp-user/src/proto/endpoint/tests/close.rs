@@ -31,7 +31,7 @@ fn the_client_closes_first() {
     s.endpoint.close(s.now, id);
     s.expect(5, 2, "F.", 0);
     assert_eq!(s.endpoint.state(id), Some(State::LastAck));
-    assert_eq!(last_states(&mut s), (State::FinWait2, State::LastAck));
+    assert_eq!(last_states(&mut s), (State::TimeWait, State::LastAck));
     s.send(2, 6, ACK, b"");
     assert_eq!(last_states(&mut s), (State::TimeWait, State::Closed));
     assert_eq!(
@@ -49,7 +49,7 @@ fn we_close_first_and_wait_two_msl() {
     s.endpoint.write(s.now, id, b"bye").expect("open");
     s.endpoint.close(s.now, id);
     s.expect(1, 1, "FP.", 3);
-    assert_eq!(last_states(&mut s), (State::Established, State::FinWait1));
+    assert_eq!(last_states(&mut s), (State::CloseWait, State::FinWait1));
     s.send(1, 5, ACK, b"");
     assert_eq!(last_states(&mut s), (State::CloseWait, State::FinWait2));
     s.send(1, 5, FIN, b"");
