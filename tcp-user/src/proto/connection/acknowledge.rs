@@ -4,7 +4,7 @@
 //! brings the blocks, [`Connection::resend`] is the one place that decides what
 //! goes out again.
 
-use super::state::{Inferred, Phase};
+use super::state::Phase;
 use super::{Connection, Env, NEVER, Step};
 use crate::proto::congestion::Congestion;
 use crate::proto::segment::Segment;
