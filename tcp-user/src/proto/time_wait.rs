@@ -1,7 +1,7 @@
 //! Connections in TIME-WAIT, reduced to what is needed to answer for them.
 //!
 //! All entries live equally long, so a queue in order of expiry is all the timer
-//! there is. An entry is 72 octets, its 4-tuple (36) included.
+//! there is. An entry is at most 64 octets and its 4-tuple.
 
 use super::Instant;
 use super::slab::Slab;
@@ -21,8 +21,9 @@ pub(super) struct TimeWait {
     pub(super) rcv_nxt: SeqNum,
     /// The timestamp clock's offset and TS.Recent, if negotiated.
     pub(super) timestamps: Option<(u32, u32)>,
-    /// Window field of the last ACK.
+    /// Window field of the last ACK, and the shift counts of ours and of theirs.
     pub(super) window: u16,
+    pub(super) shifts: (u8, u8),
     /// The client's state as far as it is known.
     pub(super) client: State,
 }
@@ -34,7 +35,7 @@ struct Entry {
     newer: u32,
 }
 
-const _: () = assert!(size_of::<Entry>() <= 100);
+const _: () = assert!(size_of::<Entry>() <= 64 + size_of::<FlowKey>());
 
 /// The queue of TIME-WAIT entries, oldest first.
 pub(super) struct TimeWaits {

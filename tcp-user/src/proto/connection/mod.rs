@@ -343,6 +343,7 @@ impl Connection {
             rcv_nxt: self.rcv.nxt,
             timestamps: self.stamps.map(|s| (s.offset, s.recent)),
             window: self.window_to_announce().0,
+            shifts: (self.rcv.shift, self.snd.shift),
             client: self.client,
         }
     }

@@ -179,11 +179,15 @@ impl Endpoint {
         if let Some(entry) = self.time_waits.get_mut(index) {
             let record = seg.trace(
                 now,
-                u32::from(seg.window),
+                u32::from(seg.window) << entry.shifts.1,
                 entry.client,
                 State::TimeWait,
                 note,
             );
+            if repeated_fin && let (Some(kept), Some(ts)) = (&mut entry.timestamps, seg.timestamps)
+            {
+                kept.1 = ts.val;
+            }
             if answer {
                 let reply = Reply::time_wait(now, seg.reply_link(), entry, "");
                 self.replies.push(reply);

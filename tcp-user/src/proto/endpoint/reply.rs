@@ -24,6 +24,7 @@ pub(super) struct Reply {
     ack: SeqNum,
     flags: Flags,
     window: u16,
+    shift: u8,
     timestamps: Option<Timestamps>,
     syn_ack: Option<SynAckOptions>,
     client: State,
@@ -40,6 +41,7 @@ impl Reply {
             ack,
             flags,
             window: 0,
+            shift: 0,
             timestamps: None,
             syn_ack: None,
             client: State::Closed,
@@ -76,6 +78,7 @@ impl Reply {
         entry.client.fin_acknowledged();
         Self {
             window: entry.window,
+            shift: entry.shifts.0,
             timestamps: entry.timestamps.map(|(offset, recent)| Timestamps {
                 val: offset.wrapping_add(now.millis()),
                 ecr: recent,
@@ -123,7 +126,7 @@ impl Reply {
     pub(super) fn trace(&self, now: Instant, out: &Outgoing<'_>) -> TraceEvent {
         out.trace(
             now,
-            u32::from(self.window),
+            u32::from(self.window) << self.shift,
             self.client,
             self.server,
             self.note,

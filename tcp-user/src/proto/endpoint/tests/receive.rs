@@ -315,3 +315,47 @@ fn ipv6_works_alike() {
         ]
     );
 }
+
+/// RFC 8200 §4: extension headers are walked; fragments are not put together.
+#[test]
+fn ipv6_extension_headers_are_walked_and_fragments_refused() {
+    let flow = tcp_common::flow::FlowKey::new(
+        "[2001:db8::1]:12345".parse().expect("literal"),
+        "[2001:db8::2]:80".parse().expect("literal"),
+    );
+    let mut s = Script::with_flow(config(), &offer(1440, None, false, false), flow);
+    let id = s.accept();
+    let plain = s.frame(1, 1, PSH, b"hello");
+    let with = |next: u8, header: [u8; 8]| {
+        let mut frame = plain.clone();
+        frame[20] = next;
+        let len = u16::from_be_bytes([frame[18], frame[19]]) + 8;
+        frame[18..20].copy_from_slice(&len.to_be_bytes());
+        frame.splice(54..54, header);
+        frame
+    };
+    let first_fragment = with(44, [6, 0, 0, 1, 0, 0, 0, 9]);
+    let later_fragment = with(44, [6, 0, 0, 8, 0, 0, 0, 9]);
+    for frame in [first_fragment, later_fragment] {
+        let d = s.endpoint.handle_frame(s.now, &frame);
+        assert_eq!(d, Disposition::Fragment);
+    }
+    let hop_by_hop = with(0, [6, 0, 1, 4, 0, 0, 0, 0]);
+    let d = s.endpoint.handle_frame(s.now, &hop_by_hop);
+    assert_eq!(d, Disposition::Segment);
+    assert_eq!(s.read(id), b"hello");
+}
+
+#[test]
+fn the_application_reads_without_copying() {
+    let (mut s, id) = Script::established(config());
+    s.send(1, 1, PSH, b"abcdef");
+    let octets = |s: &Script| s.endpoint.peek(id).expect("open").concat();
+    assert_eq!(octets(&s), b"abcdef");
+    s.endpoint.consume(id, 4).expect("open");
+    assert_eq!(octets(&s), b"ef");
+    s.endpoint.consume(id, 100).expect("open");
+    assert_eq!(octets(&s), b"");
+    s.endpoint.close(s.now, id);
+    assert!(s.endpoint.peek(id).is_err());
+}
