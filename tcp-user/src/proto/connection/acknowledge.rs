@@ -44,8 +44,9 @@ impl Connection {
                     .as_slice()
                     .iter()
                     .any(|(_, right)| right.after(self.snd.una)));
-        let fin_acknowledged = seg.ack.after(self.snd.una) && self.advance(now, seg);
-        self.update_window(now, seg, window);
+        let advances = seg.ack.after(self.snd.una);
+        let fin_acknowledged = advances && self.advance(now, seg);
+        self.update_window(now, seg, window, advances);
         if duplicate {
             env.note = "duplicate ACK";
             self.duplicate_ack(now);
@@ -122,12 +123,16 @@ impl Connection {
         }
     }
 
-    /// SND.WL1 and SND.WL2 keep old segments from changing the window.
-    fn update_window(&mut self, now: Instant, seg: &Segment<'_>, window: u32) {
+    /// SND.WL1 and SND.WL2 keep old segments from changing the window. An ACK that
+    /// advances SND.UNA is no old one, whatever its sequence number: a peer that went
+    /// back after a timeout sends lower ones than before. Its window must count,
+    /// or the right edge would move with SND.UNA beyond what the peer offers.
+    fn update_window(&mut self, now: Instant, seg: &Segment<'_>, window: u32, advances: bool) {
         if seg.ack != self.snd.una {
             return;
         }
-        let newer = self.snd.wl1.before(seg.seq)
+        let newer = advances
+            || self.snd.wl1.before(seg.seq)
             || (self.snd.wl1 == seg.seq && self.snd.wl2.before_eq(seg.ack));
         if newer {
             let opened = self.snd.wnd == 0 && window > 0;

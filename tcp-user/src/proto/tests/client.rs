@@ -399,6 +399,10 @@ impl Client {
             self.retransmit_at = None;
         }
         self.was_closed = self.window_closed();
+        if self.was_closed {
+            // A probe that is answered may go on for ever (RFC 9293 §3.8.6.1).
+            self.backoff = self.backoff.min(4);
+        }
         true
     }
 
@@ -618,16 +622,15 @@ impl Client {
 
     fn on_retransmit_timer(&mut self, now: Instant) {
         self.backoff += 1;
-        let rto = self.config.rto * 2u32.pow(self.backoff.min(6));
+        let rto = self.config.rto * 2u32.pow(self.backoff.min(4));
         self.retransmit_at = Some(now + rto);
-        if self.window_closed() {
-            // A probe that is answered may go on for ever (RFC 9293 §3.8.6.1).
+        if self.backoff > self.config.retries {
+            self.end(Outcome::GaveUp);
+        } else if self.window_closed() {
             self.was_closed = true;
             let data = octets(self.config.sends, self.una - 1, 1);
             self.nxt = self.nxt.max(self.una);
             self.emit(now, ACK, self.una, data);
-        } else if self.backoff > self.config.retries {
-            self.end(Outcome::GaveUp);
         } else {
             self.nxt = self.una;
             self.cwnd = self.peer_mss;

@@ -72,7 +72,8 @@ fn seeds(test: &str, count: u64, run: impl Fn(u64)) {
 /// A server of any size.
 fn any_config(rng: &mut Rng) -> Config {
     Config {
-        msl: rng.pick(&[Duration::from_secs(1), Duration::from_secs(30)]),
+        // Long enough for a FIN to come through.
+        msl: rng.pick(&[Duration::from_secs(30), Duration::from_mins(1)]),
         rto_min: rng.pick(&[Duration::from_millis(200), Duration::from_secs(1)]),
         recv_buffer: rng.pick(&[4_000, 65_535, 1 << 20]),
         send_buffer: rng.pick(&[1_500, 20_000, 1 << 20]),

@@ -42,6 +42,24 @@ fn the_window_is_never_exceeded() {
     }
 }
 
+/// SND.WL1 must not hold back the window of an ACK that is news otherwise. Found by the
+/// simulation: the edge moved along with SND.UNA.
+#[test]
+fn the_window_of_an_ack_with_a_lower_sequence_number_counts() {
+    let (mut s, id) = Script::established(config());
+    s.window = 4000;
+    // Out of order, as by a peer that goes back to 1 then.
+    s.send(3001, 1, ACK, b"later");
+    s.recv_all();
+    s.endpoint.write(s.now, id, &vec![1; 20_000]).expect("open");
+    assert_eq!(s.recv_all().len(), 2);
+    s.window = 1100;
+    s.send(1, 2921, ACK, b"");
+    for (seq, _, _, len) in s.recv_all() {
+        assert!(seq + len as u32 <= 2921 + 1100, "{seq} {len}");
+    }
+}
+
 /// RFC 6298 §5: RTO with backoff, then everything anew from SND.UNA.
 #[test]
 fn a_timeout_retransmits_and_backs_off() {
