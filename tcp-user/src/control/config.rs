@@ -302,7 +302,7 @@ impl Config {
 /// The smallest shift count with which the window covers the buffer (RFC 7323 §2.3).
 fn window_scale(recv_buffer: usize) -> u8 {
     (0..14)
-        .find(|shift| recv_buffer >> shift <= usize::from(u16::MAX))
+        .find(|shift| u16::try_from(recv_buffer >> shift).is_ok())
         .unwrap_or(14)
 }
 

@@ -1,9 +1,9 @@
 //! The ladder: one line a segment, the client on the left, the server on the right.
 //!
 //! ```text
-//! ── 10.77.0.1:40000 ⇄ 10.77.0.2:80
-//!   time        client          flags          seq        ack   len  window server       options
-//!   0.000000  SYN-SENT     ──▶ SYN      1000000000          0     0   64240 SYN-RECEIVED mss 1460 … (by XDP)
+//! ── 10.77.0.1:35012 ⇄ 10.77.0.2:80
+//!    seconds client           flags              seq        ack   len  window server       options
+//!   0.000000 SYN-SENT     ──▶ SYN         1859473461          -     0   64240 SYN-RECEIVED mss 1460 ws 10 sack ts (by XDP)
 //! ```
 
 use super::records::{Segment, Way};
@@ -103,7 +103,7 @@ impl Ladder {
         let (on, off) = if self.color { (color, PLAIN) } else { ("", "") };
         let _ = write!(
             out,
-            "{:>10.6}  {:<12} {on}{arrow} {:<11}{off} {seq:>10} {ack:>10} {:>5} {:>7} {:<12}",
+            "{:>10.6} {:<12} {on}{arrow} {:<11}{off} {seq:>10} {ack:>10} {:>5} {:>7} {:<12}",
             segment.at - start,
             segment.client,
             segment.flags,
@@ -126,7 +126,7 @@ impl Ladder {
         };
         let _ = writeln!(
             out,
-            "{bold}── {} ⇄ {}{off}\n{dim}{:>10}  {:<12}     {:<11} {:>10} {:>10} {:>5} {:>7} {:<12} options{off}",
+            "{bold}── {} ⇄ {}{off}\n{dim}{:>10} {:<12}     {:<11} {:>10} {:>10} {:>5} {:>7} {:<12} options{off}",
             segment.remote,
             segment.local,
             "seconds",
@@ -148,10 +148,15 @@ impl Ladder {
             let _ = write!(out, " ws {shift}");
         }
         if segment.sack_permitted {
-            out.push_str(" sackOK");
+            out.push_str(" sack");
         }
         if let Some((val, ecr)) = segment.timestamps {
-            let _ = write!(out, " ts {val}/{ecr}");
+            // With the other options of a SYN the values would not fit on the line.
+            if segment.flags.contains("SYN") {
+                out.push_str(" ts");
+            } else {
+                let _ = write!(out, " ts {val}/{ecr}");
+            }
         }
         for (left, right) in &segment.sack {
             let _ = write!(out, " sack {left}-{right}");
@@ -218,8 +223,10 @@ mod tests {
         assert_eq!(lines.len(), 5, "{text}");
         assert!(lines[0].contains("10.77.0.1:40000 ⇄ 10.77.0.2:80"));
         assert!(lines[2].contains("──▶ SYN ") && lines[2].contains("(by XDP)"));
-        assert!(lines[3].contains("◀── SYN,ACK") && lines[3].contains("mss 1460 ws 7 sackOK"));
-        assert!(lines[4].chars().count() <= 120, "{}", lines[4]);
+        assert!(lines[3].contains("◀── SYN,ACK") && lines[3].contains("mss 1460 ws 7 sack"));
+        for line in &lines {
+            assert!(line.chars().count() <= 120, "{line}");
+        }
         let column = |line: &str, what: &str| line.find(what).map(|at| line[..at].chars().count());
         assert_eq!(
             column(lines[2], "SYN-RECEIVED"),

@@ -15,6 +15,10 @@ fn place(host: &str, port: u16) -> String {
     }
 }
 
+fn request(n: usize) -> String {
+    format!("GET /bytes/{n} HTTP/1.1\r\nHost: x\r\n\r\n")
+}
+
 fn curl(lab: &Lab, args: &[&str]) -> String {
     let mut all = vec!["-sS", "-g", "--fail-with-body", "--max-time", "60"];
     all.extend(args);
@@ -150,7 +154,7 @@ fn http_keeps_the_connection_and_answers_in_order() {
     let mut stream = lab.connect(&place(V4, 80));
     let mut requests = String::new();
     for n in [0, 1, 100_000, 7] {
-        requests += &format!("GET /bytes/{n} HTTP/1.1\r\nHost: x\r\n\r\n");
+        requests.push_str(&request(n));
     }
     requests += "HEAD /bytes/5 HTTP/1.1\r\nHost: x\r\n\r\n";
     requests += "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n";

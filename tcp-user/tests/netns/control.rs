@@ -47,7 +47,7 @@ fn the_ladder_starts_with_what_xdp_did() {
     assert!(
         lines[4..]
             .iter()
-            .all(|l| l.chars().count() <= 140 && !l.contains('\x1b')),
+            .all(|l| l.chars().count() <= 120 && !l.contains('\x1b')),
         "{text}"
     );
 }
