@@ -1,5 +1,67 @@
-//! tcp-xdp in userspace. Imports follow `app → net → dataplane → proto → tcp-common`
-//! and never run back.
+//! A TCP server whose handshake is answered in XDP and whose connections live here.
+//!
+//! # The way of a frame
+//!
+//! ```text
+//!  NIC ── XDP (tcp-ebpf) ──────────────────────────────┐
+//!         not ours                → PASS to the kernel │
+//!         SYN, port is served     → SYN-ACK, XDP_TX    │  stateless: ISS = cookie
+//!         flow is in FLOWS        → redirect to XSK    │
+//!         ACK with a valid cookie → redirect to XSK    │  userspace builds the TCB
+//!         anything else           → RST (XDP_TX) or drop, with a counted reason
+//!                                                      ▼
+//!  worker (one per NIC queue):  XSK RX batch
+//!    → proto::Endpoint::handle_frame(now, bytes)  → connection table → state machine
+//!    → app reads and writes
+//!    → proto::Endpoint::poll_transmit(now, frame) → XSK TX batch → NIC
+//! ```
+//!
+//! Imports follow the same line and never run back: [`app`] → [`dataplane`] → [`proto`]
+//! → `tcp-common`; [`control`] puts the parts together and is imported by none.
+//!
+//! # The rooms
+//!
+//! - [`proto`] is the TCP engine, sans-IO: bytes, [`Instant`](proto::Instant)s and a seed
+//!   in; bytes, deadlines and [`Event`](proto::Event)s out. It reads no clock and opens no
+//!   socket, so a whole connection's life runs in a test in no time, by seed.
+//! - [`dataplane`] carries frames: the [`Device`](dataplane::Device) trait,
+//!   [AF_XDP](dataplane::xsk) behind it, and the [worker](dataplane::worker) that turns.
+//! - [`app`] has the built-in services: state machines over the engine, run in the worker.
+//! - [`control`] loads and attaches the XDP program, rotates the keys, watches addresses,
+//!   and answers the operator's tools over a Unix socket.
+//!
+//! # Why it is so
+//!
+//! **XDP enters the flow, not userspace.** The ACK that carries a valid cookie may have
+//! data right behind it, and only segments up to our first data carry the cookie. If
+//! userspace made the `FLOWS` entry, the segments in between would be judged as strangers
+//! and reset. XDP therefore enters the flow with the first valid ACK; the entry is the
+//! one thing that a proven peer costs before userspace has seen it. An entry whose frame
+//! was then lost on the way (a full ring) is found by age: [`control::sweep`].
+//!
+//! **The cookie is checked twice**, in XDP to keep strangers out and in the engine to
+//! learn what was negotiated. Both run the same function of `tcp-common`. New keys reach
+//! the workers before XDP makes cookies with them.
+//!
+//! **A worker owns its queue, its connections and their apps.** Nothing is shared on the
+//! path of a segment, so nothing is locked. Control talks to it through a channel and an
+//! eventfd, next to the AF_XDP socket in one `ppoll`: an idle worker sleeps.
+//!
+//! **Frames stay where they are.** The engine reads received frames in the UMEM and
+//! writes those to send into it. A frame is back on the fill ring as soon as the engine
+//! has copied its payload into the connection's receive buffer, so a slow application
+//! cannot starve the ring.
+//!
+//! **The program is held by a BPF link.** Whatever happens to the process, kill -9
+//! included, the kernel detaches the program when the descriptor is closed.
+//!
+//! **Nothing waits for a reader.** Traces go through bounded queues; what finds no room
+//! is counted and dropped.
+//!
+//! # Where `unsafe` is
+//!
+//! In [`dataplane::xsk`] (the rings, whose memory is shared with the kernel) and
+//! [`dataplane::nic`] (three ioctls). Each block says why it is sound.
 
 pub mod app;
 pub mod cli;

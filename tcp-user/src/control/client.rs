@@ -2,7 +2,7 @@
 
 use super::ladder::Ladder;
 use super::records::{Connection, Request, Segment, Stats};
-use super::server::DIRECTORY;
+use super::server::{self, DIRECTORY};
 use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
@@ -55,7 +55,7 @@ pub fn run(control: Option<&Path>, request: Request, output: Output) -> Result<(
     Ok(())
 }
 
-/// The only server's socket.
+/// The only server's socket; of several, the only one in this network namespace.
 fn find(directory: &Path) -> Result<PathBuf> {
     let mut alive = Vec::new();
     if let Ok(entries) = std::fs::read_dir(directory) {
@@ -67,6 +67,11 @@ fn find(directory: &Path) -> Result<PathBuf> {
         }
     }
     alive.sort();
+    let here = server::namespace_suffix();
+    let is_here = |path: &PathBuf| path.to_string_lossy().ends_with(&here);
+    if alive.iter().filter(|p| is_here(p)).count() == 1 {
+        alive.retain(is_here);
+    }
     match alive.as_slice() {
         [] => bail!(
             "no server is running (no socket in {})",

@@ -43,8 +43,13 @@ pub struct Socket {
 
 /// Name of a server's socket without `--control`: interface and network namespace.
 pub fn default_path(interface: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{interface}{}", namespace_suffix()))
+}
+
+/// How the names of this namespace's sockets end.
+pub fn namespace_suffix() -> String {
     let namespace = std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |m| m.ino());
-    Path::new(DIRECTORY).join(format!("{interface}-{namespace}.sock"))
+    format!("-{namespace}.sock")
 }
 
 impl Socket {

@@ -7,6 +7,7 @@
 mod apps;
 mod cli;
 mod control;
+mod flood;
 mod lab;
 mod lifecycle;
 mod scale;
