@@ -1,8 +1,7 @@
 //! The ACK field: RFC 9293 §3.10.7.4 fifth, with RFC 5681, 6298 and 6582.
 //!
-//! Loss recovery is NewReno. A SACK scoreboard would hang in here: [`Segment`]
-//! brings the blocks, [`Connection::resend`] is the one place that decides what
-//! goes out again.
+//! Loss recovery is that of RFC 6675 where the peer sends SACK, else NewReno. What
+//! goes out again is decided in `send`.
 
 use super::state::Phase;
 use super::{Connection, Env, NEVER, Step};
@@ -32,24 +31,20 @@ impl Connection {
         env: &mut Env<'_>,
     ) -> Step {
         let window = u32::from(seg.window) << self.snd.shift;
-        // RFC 5681 §2; with SACK, a block above SND.UNA says the same even if the
-        // window moved. An answer to a zero-window probe says nothing of the kind.
-        let duplicate = seg.ack == self.snd.una
-            && self.is_outstanding()
-            && seg.len() == 0
-            && window > 0
-            && (window == self.snd.wnd
-                || seg
-                    .sack
-                    .as_slice()
-                    .iter()
-                    .any(|(_, right)| right.after(self.snd.una)));
+        // RFC 5681 §2; with SACK, a new block says the same even if the window moved
+        // (RFC 6675 §2). An answer to a zero-window probe says nothing of the kind.
+        let duplicate =
+            seg.ack == self.snd.una && self.is_outstanding() && seg.len() == 0 && window > 0;
+        let same_window = window == self.snd.wnd;
         let advances = seg.ack.after(self.snd.una);
         let fin_acknowledged = advances && self.advance(now, seg);
+        let told = self.read_sack(seg);
         self.update_window(now, seg, window, advances);
-        if duplicate {
-            env.note = "duplicate ACK";
-            self.duplicate_ack(now);
+        if told || (duplicate && same_window) {
+            if duplicate {
+                env.note = "duplicate ACK";
+            }
+            self.loss_signal(now, duplicate);
         }
         if fin_acknowledged {
             match self.phase {
@@ -80,15 +75,22 @@ impl Connection {
         self.probe = false;
         self.resend_head = false;
 
+        if self.scoreboard.as_mut().is_some_and(|b| b.advance(seg.ack)) {
+            self.scoreboard = None;
+        }
         if self.in_recovery {
             let left = self.snd.max.distance_from(seg.ack);
             if seg.ack.after_eq(self.recover) {
                 self.in_recovery = false;
                 self.congestion.exit_recovery(left);
             } else {
-                // RFC 6582 §3.2 step 3, partial acknowledgment.
+                // RFC 6582 §3.2 step 3, partial acknowledgment: the next segment is
+                // lost, too. With SACK it may have been sent again already.
                 self.congestion.on_partial_ack(octets);
-                self.resend();
+                let resent = self.scoreboard.as_ref().map_or(seg.ack, |b| b.resent);
+                if resent.before_eq(seg.ack) {
+                    self.resend();
+                }
             }
         } else {
             self.congestion
@@ -154,21 +156,61 @@ impl Connection {
         }
     }
 
-    fn duplicate_ack(&mut self, now: Instant) {
-        self.dup_acks = self.dup_acks.saturating_add(1);
+    /// Enters the SACK blocks; whether they tell anything new.
+    fn read_sack(&mut self, seg: &Segment<'_>) -> bool {
+        if !self.sack {
+            return false;
+        }
+        let una = self.snd.una;
+        let outstanding = self.snd.max.distance_from(una);
+        let mut told = false;
+        for &(left, right) in seg.sack.as_slice() {
+            // A D-SACK lies below SND.UNA and is left out, as is nonsense.
+            // Distances, not `before`: these may lie half the space apart.
+            let (from, to) = (left.distance_from(una), right.distance_from(una));
+            if from < to && to <= outstanding {
+                let board = self.scoreboard.get_or_insert_default();
+                if board.ranges_are_empty() {
+                    board.resent = una;
+                }
+                told |= board.insert(left, right);
+            }
+        }
+        told
+    }
+
+    /// A duplicate ACK, or SACK blocks that tell of a gap.
+    fn loss_signal(&mut self, now: Instant, duplicate: bool) {
+        if duplicate {
+            self.dup_acks = self.dup_acks.saturating_add(1);
+        }
         if self.in_recovery {
-            self.congestion.on_dup_ack_in_recovery();
-        } else if self.dup_acks == DUP_THRESHOLD && self.snd.una.after_eq(self.recover) {
-            // RFC 6582 §3.2 step 2.
+            if duplicate {
+                self.congestion.on_dup_ack_in_recovery();
+            }
+            return;
+        }
+        let mss = u32::from(self.snd.mss);
+        let lost = self.dup_acks >= DUP_THRESHOLD
+            || self
+                .scoreboard
+                .as_ref()
+                .and_then(|b| b.lost_below(mss))
+                .is_some_and(|edge| edge.after(self.snd.una));
+        if lost && self.snd.una.after_eq(self.recover) {
+            // RFC 6582 §3.2 step 2, RFC 6675 §5 step 4.
             let flight = self.snd.nxt.distance_from(self.snd.una);
             self.congestion.enter_recovery(now, flight);
             self.recover = self.snd.max;
             self.in_recovery = true;
+            if let Some(board) = &mut self.scoreboard {
+                board.resent = self.snd.una;
+            }
             self.resend();
         }
     }
 
-    /// Marks what is lost to be sent again.
+    /// Lets the first segment be sent again.
     fn resend(&mut self) {
         self.resend_head = true;
         self.timed_at = NEVER;

@@ -6,16 +6,19 @@
 //!
 //! - `receive`: a segment in the order of RFC 9293 §3.10.7.4
 //! - `acknowledge`: its fifth step, the ACK field, and loss recovery
+//! - `scoreboard`: what the peer holds beyond SND.UNA, by its SACK blocks
 //! - `send`: what to send next, and sending it
 //! - `timer`: retransmission, persist, delayed ACK, keepalive, FIN-WAIT-2
 //! - `state`: the states
 
 mod acknowledge;
 mod receive;
+mod scoreboard;
 mod send;
 pub(super) mod state;
 mod timer;
 
+use self::scoreboard::Scoreboard;
 use self::state::Phase;
 pub(super) use self::timer::NEVER;
 use self::timer::Timers;
@@ -148,6 +151,8 @@ pub(super) struct Connection {
     /// In fast recovery until `recover` is acknowledged (RFC 6582).
     in_recovery: bool,
     recover: SeqNum,
+    /// SACK blocks received, if any tell something.
+    scoreboard: Option<Box<Scoreboard>>,
     /// The segment being timed: its end and when it was sent (RFC 6298 §3); [`NEVER`]
     /// if there is none.
     timed: SeqNum,
@@ -273,6 +278,7 @@ impl Connection {
             dup_acks: 0,
             in_recovery: false,
             recover: una,
+            scoreboard: None,
             timed: una,
             timed_at: NEVER,
             send_buffer: SendBuffer::new(config.send_buffer),
@@ -458,7 +464,8 @@ impl Connection {
             recv_queue: self.recv_buffer.len(),
             srtt: self.rtt.srtt(),
             rto: self.rtt.rto(),
-            cwnd: self.congestion.cwnd(),
+            in_flight: self.in_flight(),
+            cwnd: self.congestion_limit(),
             ssthresh: self.congestion.ssthresh(),
             mss: self.snd.mss,
             retransmits: u64::from(self.retransmits),
@@ -481,7 +488,7 @@ impl Connection {
 }
 
 /// Most of an idle connection's memory; DESIGN wants 400 octets in all.
-const _: () = assert!(size_of::<Connection>() <= 376);
+const _: () = assert!(size_of::<Connection>() <= 384);
 
 /// FIN-WAIT-2 of a connection that nobody reads ends after this.
 const FIN_WAIT_2: Duration = Duration::from_mins(1);

@@ -5,7 +5,7 @@
 
 use super::state::{Inferred, Phase};
 use super::timer::NEVER;
-use super::{Connection, Env, Instant};
+use super::{Connection, Env, Instant, Scoreboard};
 use crate::proto::congestion::Congestion;
 use crate::proto::frame::{Outgoing, sack_len};
 use crate::proto::segment::SackList;
@@ -23,6 +23,8 @@ enum Kind {
     Text,
     /// The first octets again, in fast recovery.
     Head,
+    /// Octets that the peer's SACK blocks leave out, in fast recovery.
+    Hole,
     /// A zero-window probe.
     Probe,
     Keepalive,
@@ -103,6 +105,9 @@ impl Connection {
                 fin: len == 0,
             });
         }
+        if let Some(plan) = self.plan_hole(mss) {
+            return Some(plan);
+        }
         let unsent = buffered.saturating_sub(in_flight);
         let fin_unsent = self.phase.has_fin() && in_flight <= buffered;
         if unsent == 0 && !fin_unsent {
@@ -120,7 +125,7 @@ impl Connection {
                 fin,
             });
         }
-        if in_flight > 0 && self.congestion_window() < in_flight + len {
+        if in_flight > 0 && !self.congestion_allows(len) {
             return None;
         }
         // Sender's SWS avoidance (RFC 9293 §3.8.6.2.1) with Nagle's algorithm in
@@ -141,14 +146,60 @@ impl Connection {
         })
     }
 
-    /// cwnd, and a segment more for each of the first two duplicate ACKs: limited
-    /// transmit (RFC 3042).
-    fn congestion_window(&self) -> usize {
-        let cwnd = self.congestion.cwnd() as usize;
-        if self.in_recovery {
-            return cwnd;
+    /// RFC 6675 §5 (C): the first hole that was not filled yet, as long as less than
+    /// ssthresh is in the network.
+    fn plan_hole(&self, mss: usize) -> Option<Plan> {
+        let board = self.scoreboard.as_ref().filter(|_| self.in_recovery)?;
+        let lost = board.lost_below(u32::from(self.snd.mss))?;
+        let from = self.snd.una.max(board.resent);
+        let (seq, octets) = board.hole(from, lost)?;
+        let offset = seq.distance_from(self.snd.una) as usize;
+        let open = (self.snd.wnd as usize).saturating_sub(offset);
+        let hole = (octets as usize).min(open);
+        let text = self.send_buffer.len().saturating_sub(offset);
+        let len = text.min(hole).min(mss);
+        let fin = self.phase.has_fin() && len == text && hole > len;
+        ((len > 0 || fin) && self.congestion_allows(len)).then_some(Plan {
+            kind: Kind::Hole,
+            seq,
+            len,
+            fin,
+        })
+    }
+
+    /// Whether `len` octets more may be in the network.
+    fn congestion_allows(&self, len: usize) -> bool {
+        self.in_flight() as usize + len <= self.congestion_limit() as usize
+    }
+
+    /// Octets that are believed to be in the network.
+    pub(super) fn in_flight(&self) -> u32 {
+        match &self.scoreboard {
+            Some(board) if self.in_recovery => self.pipe(board),
+            _ => self.snd.nxt.distance_from(self.snd.una),
         }
-        cwnd + usize::from(self.dup_acks.min(2)) * usize::from(self.snd.mss)
+    }
+
+    /// Octets that may be in the network: cwnd, and a segment more for each of the first
+    /// two duplicate ACKs (limited transmit, RFC 3042). In recovery with SACK nothing
+    /// is inflated: cwnd is ssthresh.
+    pub(super) fn congestion_limit(&self) -> u32 {
+        if !self.in_recovery {
+            let extra = u32::from(self.dup_acks.min(2)) * u32::from(self.snd.mss);
+            self.congestion.cwnd().saturating_add(extra)
+        } else if self.scoreboard.is_some() {
+            self.congestion.ssthresh()
+        } else {
+            self.congestion.cwnd()
+        }
+    }
+
+    /// RFC 6675 §4, `SetPipe`: octets in the network. What is lost is not there, unless
+    /// it was sent again.
+    fn pipe(&self, board: &Scoreboard) -> u32 {
+        let (una, max) = (self.snd.una, self.snd.max);
+        let lost = board.lost_below(u32::from(self.snd.mss)).unwrap_or(una);
+        board.missing(lost, max) + board.missing(una, board.resent.min(lost))
     }
 
     /// Octets of text in the next segment at most.
@@ -278,8 +329,8 @@ impl Connection {
         let note = match plan.kind {
             Kind::Probe => "window probe",
             Kind::Keepalive => "keepalive",
-            Kind::Text | Kind::Head if again => "retransmission",
-            Kind::Text | Kind::Head | Kind::Ack => "",
+            Kind::Text | Kind::Head | Kind::Hole if again => "retransmission",
+            Kind::Text | Kind::Head | Kind::Hole | Kind::Ack => "",
         };
         let record = trace.map(|sink| {
             let record = segment.trace(now, octets, self.client, self.phase.name(), note);
@@ -314,7 +365,12 @@ impl Connection {
         let idle = !self.is_outstanding();
         self.bytes_out += u64::from(end.distance_from(plan.seq));
         match plan.kind {
-            Kind::Head => self.resend_head = false,
+            Kind::Head | Kind::Hole => {
+                self.resend_head &= plan.kind != Kind::Head;
+                if let Some(board) = &mut self.scoreboard {
+                    board.resent = board.resent.max(end);
+                }
+            }
             Kind::Probe => self.probe = false,
             Kind::Text | Kind::Keepalive | Kind::Ack => {
                 self.probe = false;

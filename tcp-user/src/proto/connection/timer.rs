@@ -108,6 +108,8 @@ impl Connection {
             self.recover = self.snd.max;
             self.in_recovery = false;
             self.dup_acks = 0;
+            // The peer may have dropped what it reported (RFC 2018 §8).
+            self.scoreboard = None;
             self.resend_head = false;
             self.snd.nxt = self.snd.una;
         }

@@ -111,7 +111,10 @@ pub struct ConnInfo {
     pub srtt: Option<Duration>,
     /// Retransmission timeout, backoff included.
     pub rto: Duration,
-    /// Congestion window, octets.
+    /// Octets believed to be in the network: those outstanding, in SACK recovery
+    /// without what is lost or received (RFC 6675 §4).
+    pub in_flight: u32,
+    /// Octets that may be in the network at most.
     pub cwnd: u32,
     /// Slow start threshold, octets.
     pub ssthresh: u32,
@@ -401,6 +404,7 @@ impl Endpoint {
             recv_queue: 0,
             srtt: None,
             rto: Duration::ZERO,
+            in_flight: 0,
             cwnd: 0,
             ssthresh: 0,
             mss: 0,

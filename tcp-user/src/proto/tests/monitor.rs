@@ -102,7 +102,9 @@ impl Monitor {
             self.repeats += 1;
         }
         if end > self.sent {
-            let flight = end - self.acked;
+            let outstanding = end - self.acked;
+            // With SACK, what the endpoint takes for lost or received is not in the network.
+            let flight = info.map_or(outstanding, |i| outstanding.min(i.in_flight.into()));
             if let Some(info) = info {
                 // The FIN takes no room in the network; the first two duplicate ACKs
                 // allow a segment each (RFC 3042).

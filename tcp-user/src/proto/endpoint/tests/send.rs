@@ -298,3 +298,71 @@ fn connections_take_turns() {
     let (a, b) = (flow.remote_port_be, s.flow.remote_port_be);
     assert_eq!(ports, [a, b, a, b]);
 }
+
+/// RFC 6675 §5: what SACK leaves out is sent again, what it holds is not.
+#[test]
+fn sack_recovery_fills_the_holes_only() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
+    let seg = |n: u32| 1 + n * MSS as u32;
+    s.endpoint.write(s.now, id, &[1; 14_600]).expect("open");
+    assert_eq!(s.recv_all().len(), 10);
+    // Segments 0, 3 and 4 are lost.
+    s.sack = vec![(seg(1), seg(3))];
+    s.send(1, 1, ACK, b"");
+    s.expect_nothing();
+    s.sack = vec![(seg(5), seg(6)), (seg(1), seg(3))];
+    s.send(1, 1, ACK, b"");
+    s.expect(seg(0), 1, ".", MSS);
+    s.sack = vec![(seg(5), seg(8)), (seg(1), seg(3))];
+    s.send(1, 1, ACK, b"");
+    assert_eq!(
+        s.recv_all(),
+        [
+            (seg(3), 1, ".".to_string(), MSS),
+            (seg(4), 1, ".".to_string(), MSS)
+        ]
+    );
+    s.sack = vec![(seg(5), seg(10))];
+    s.send(1, seg(3), ACK, b"");
+    s.expect_nothing();
+    s.send(1, seg(10), ACK, b"");
+    let info = s.endpoint.infos(s.now)[0];
+    assert_eq!((info.retransmits, info.send_queue), (3, 0));
+    s.millis(100_000);
+    s.expect_nothing();
+}
+
+/// RFC 2018 §8: after a timeout the blocks count for nothing.
+#[test]
+fn a_timeout_forgets_what_was_reported() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
+    s.endpoint.write(s.now, id, &[1; 4380]).expect("open");
+    assert_eq!(s.recv_all().len(), 3);
+    s.sack = vec![(1461, 2921)];
+    s.send(1, 1, ACK, b"");
+    s.millis(1001);
+    s.expect(1, 1, ".", MSS);
+    s.send(1, 1461, ACK, b"");
+    assert_eq!(s.recv_all().len(), 2);
+}
+
+#[test]
+fn nonsense_in_sack_is_ignored() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
+    s.endpoint.write(s.now, id, &[1; 4380]).expect("open");
+    assert_eq!(s.recv_all().len(), 3);
+    let half = 0x6000_0000;
+    for block in [
+        (1 + half, 1_u32.wrapping_add(2 * half)),
+        (2921, 1461),
+        (1461, 4382),
+        (0, 1461),
+        (1461, 1461),
+    ] {
+        s.sack = vec![block; 4];
+        s.millis(1);
+        s.send(1, 1, ACK, b"");
+        let info = s.endpoint.infos(s.now)[0];
+        assert_eq!(info.in_flight, 4380);
+    }
+}
