@@ -13,6 +13,10 @@ pub const PORTS: &str = "PORTS";
 pub const LISTENS: &str = "LISTENS";
 /// `HashMap<Addr, u32>`: the interface's addresses, for wildcard listens.
 pub const ADDRS: &str = "ADDRS";
+/// `LpmTrie<Addr, u32>`: what [`source`] prefixes may do.
+pub const SOURCES: &str = "SOURCES";
+/// `LruHashMap<Addr, u64>`: SYN-ACKs sent to a source prefix, see [`Limits`].
+pub const SYN_ACK_LIMIT: &str = "SYN_ACK_LIMIT";
 /// `HashMap<FlowKey, Flow>`: known connections.
 pub const FLOWS: &str = "FLOWS";
 /// `PerCpuArray<u64>`: see [`crate::counters`].
@@ -28,6 +32,24 @@ pub mod port {
     pub const ANY_ADDR: u32 = 1;
     /// Served on some addresses, see `LISTENS`.
     pub const SOME_ADDR: u32 = 2;
+    /// With [`ANY_ADDR`]: only watched, see [`super::policy::OBSERVE`].
+    pub const ANY_OBSERVE: u32 = 4;
+}
+
+/// Values of a `LISTENS` entry: what happens to segments without a flow.
+pub mod policy {
+    /// SYNs are answered with cookies.
+    pub const COOKIE: u32 = 1;
+    /// They pass to the kernel, and what would have been answered is counted.
+    pub const OBSERVE: u32 = 2;
+}
+
+/// Values of a `SOURCES` entry; the longest prefix decides.
+pub mod source {
+    /// May connect.
+    pub const ALLOW: u32 = 1;
+    /// Is dropped.
+    pub const DENY: u32 = 2;
 }
 
 /// Bits of [`Config::flags`].
@@ -43,9 +65,13 @@ pub mod flag {
     pub const PARTIAL_CHECKSUMS: u32 = 8;
     /// Agree to ECN when offered together with timestamps.
     pub const ECN: u32 = 16;
+    /// `SOURCES` has entries.
+    pub const CHECK_SOURCES: u32 = 32;
+    /// A source that no prefix in `SOURCES` matches is dropped.
+    pub const DEFAULT_DENY: u32 = 64;
 }
 
-/// How to answer. 16 octets.
+/// How to answer. 24 octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Config {
@@ -61,9 +87,26 @@ pub struct Config {
     pub window_scale: u8,
     /// Time to live, or hop limit, of answers.
     pub hop_limit: u8,
-    /// Keeps the size a multiple of four.
+    /// Keeps the size a multiple of eight.
     pub reserved: u32,
+    /// How much to answer.
+    pub limits: Limits,
 }
+
+/// Limits on answers, so that spoofed sources cannot make a reflector of this
+/// machine. Each is a virtual scheduler (GCRA, ITU-T I.371): an answer takes
+/// `interval` nanoseconds of a budget of [`BURST`] intervals, which time refills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Limits {
+    /// Nanoseconds per SYN-ACK to one source prefix (IPv4 /24, IPv6 /64); zero: no limit.
+    pub syn_ack_interval: u32,
+    /// Nanoseconds per RST on one CPU; zero: no limit.
+    pub rst_interval: u32,
+}
+
+/// Answers that a limit lets through at once after a pause.
+pub const BURST: u32 = 64;
 
 /// Keys of two slots, each at the index of its slot number's lowest bit.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +114,9 @@ pub struct Config {
 pub struct Secrets {
     /// Key of the even and of the odd slot.
     pub keys: [Key; 2],
+    /// Keys of the slots two before those: their cookies are refused, but counted
+    /// as too old and not as forged.
+    pub old: [Key; 2],
     /// Lowest bit of the current slot's number.
     pub current: u32,
     /// Keeps the size a multiple of eight.
@@ -99,8 +145,8 @@ pub struct Flow {
     pub created: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 16);
-const _: () = assert!(size_of::<Secrets>() == 40);
+const _: () = assert!(size_of::<Config>() == 24);
+const _: () = assert!(size_of::<Secrets>() == 72);
 const _: () = assert!(size_of::<ListenKey>() == 20);
 const _: () = assert!(size_of::<Flow>() == 8);
 

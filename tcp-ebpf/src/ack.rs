@@ -27,6 +27,9 @@ pub extern "C" fn judge_ack(ctx: *mut xdp_md, seg: *const Segment) -> u32 {
 
 #[inline(always)]
 fn judge(ctx: &XdpContext, seg: &Segment, config: &Config) -> Outcome {
+    if !maps::is_allowed(config.flags, &seg.flow.remote) {
+        return Counter::DropDenied.into();
+    }
     let packet = Packet::new(ctx);
     // A segment with data is summed in userspace, while it is copied.
     if seg.is_bare() && !seg.checksum_ok(&packet, config.flags & flag::PARTIAL_CHECKSUMS != 0) {
@@ -42,35 +45,49 @@ fn judge(ctx: &XdpContext, seg: &Segment, config: &Config) -> Outcome {
     if config.flags & flag::REQUIRE_TIMESTAMPS != 0 && tsecr.is_none() {
         return Counter::DropNoTimestamps.into();
     }
-    let drop_invalid = config.flags & flag::DROP_INVALID != 0;
-    if !has_valid_cookie(seg, tsecr) {
-        return if drop_invalid {
-            Counter::DropBadCookie.into()
-        } else {
-            reset::answer(ctx, seg, Counter::RstBadCookie)
-        };
+    let (drop, rst) = match age(seg, tsecr) {
+        Age::Fresh if maps::add_flow(&seg.flow) => {
+            return maps::to_userspace(ctx, Counter::ToAccept);
+        }
+        Age::Fresh => (Counter::DropFlowTableFull, Counter::RstFlowTableFull),
+        Age::TooOld => (Counter::DropOldCookie, Counter::RstOldCookie),
+        Age::None => (Counter::DropBadCookie, Counter::RstBadCookie),
+    };
+    if config.flags & flag::DROP_INVALID != 0 {
+        return drop.into();
     }
-    if !maps::add_flow(&seg.flow) {
-        return if drop_invalid {
-            Counter::DropFlowTableFull.into()
-        } else {
-            reset::answer(ctx, seg, Counter::RstFlowTableFull)
-        };
+    if !maps::may_reset(config.limits.rst_interval) {
+        return Counter::DropRstLimit.into();
     }
-    maps::to_userspace(ctx, Counter::ToAccept)
+    reset::answer(ctx, seg, rst)
+}
+
+enum Age {
+    /// Of this slot or the last.
+    Fresh,
+    /// Of one of the two slots before.
+    TooOld,
+    /// Not a cookie of ours, as far as we know.
+    None,
 }
 
 #[inline(always)]
-fn has_valid_cookie(seg: &Segment, tsecr: Option<u32>) -> bool {
+fn age(seg: &Segment, tsecr: Option<u32>) -> Age {
     let Some(secrets) = maps::secrets() else {
-        return false;
+        return Age::None;
     };
     let iss = seg.ack.wrapping_sub(1);
     let irs = seg.seq.wrapping_sub(1);
-    let key = if cookie::slot_parity(iss, tsecr) == 0 {
-        &secrets.keys[0]
+    let (key, old) = if cookie::slot_parity(iss, tsecr) == 0 {
+        (&secrets.keys[0], &secrets.old[0])
     } else {
-        &secrets.keys[1]
+        (&secrets.keys[1], &secrets.old[1])
     };
-    cookie::check(key, &seg.flow, irs, iss, tsecr).is_some()
+    if cookie::check(key, &seg.flow, irs, iss, tsecr).is_some() {
+        Age::Fresh
+    } else if cookie::check(old, &seg.flow, irs, iss, tsecr).is_some() {
+        Age::TooOld
+    } else {
+        Age::None
+    }
 }

@@ -18,6 +18,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use classify::Segment;
+use tcp_common::abi::policy;
 use tcp_common::counters::{Counter, Verdict};
 use tcp_common::wire::Flags;
 
@@ -63,13 +64,16 @@ fn judge(ctx: &XdpContext) -> Outcome {
         }
         return maps::to_userspace(ctx, Counter::ToFlow);
     }
-    if !maps::is_served(port, &seg.flow) {
-        return Counter::PassNotServed.into();
+    let control = seg.flags().control();
+    match maps::listen(port, &seg.flow) {
+        policy::COOKIE => {}
+        policy::OBSERVE if control == Flags::SYN => return Counter::PassObservedSyn.into(),
+        policy::OBSERVE => return Counter::PassObserved.into(),
+        _ => return Counter::PassNotServed.into(),
     }
     if let Err(outcome) = seg.check() {
         return outcome;
     }
-    let control = seg.flags().control();
     if control == Flags::SYN {
         Outcome(synack::answer_syn(ctx.ctx, &seg))
     } else if control.has(Flags::RST) {

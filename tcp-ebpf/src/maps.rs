@@ -5,9 +5,10 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
+use aya_ebpf::maps::lpm_trie::Key as Prefix;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
-use tcp_common::abi::{Config, Flow, ListenKey, Secrets, port};
+use tcp_common::abi::{BURST, Config, Flow, ListenKey, Secrets, flag, policy, port, source};
 use tcp_common::counters::{COUNT, Counter};
 use tcp_common::flow::{Addr, FlowKey};
 
@@ -25,6 +26,12 @@ static ADDRS: HashMap<Addr, u32> = HashMap::with_max_entries(4096, BPF_F_NO_PREA
 // memory follows the connections there are.
 #[map]
 static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static SOURCES: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+static SYN_ACK_LIMIT: LruHashMap<Addr, u64> = LruHashMap::with_max_entries(65_536, 0);
+#[map]
+static RST_LIMIT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNT as u32, 0);
 #[map]
@@ -69,20 +76,93 @@ pub fn is_known(flow: &FlowKey) -> bool {
     FLOWS.get_ptr(flow).is_some()
 }
 
-/// Whether the flow's local end is served, given its port's bits.
+/// What is done for the flow's local end, given its port's bits: [`policy`], or zero
+/// if it is not served. A listen on one address goes before one on all.
 #[inline(always)]
-pub fn is_served(bits: u32, flow: &FlowKey) -> bool {
+pub fn listen(bits: u32, flow: &FlowKey) -> u32 {
     if bits & port::SOME_ADDR != 0 {
         let key = ListenKey {
             addr: flow.local,
             port_be: flow.local_port_be,
             reserved: 0,
         };
-        if LISTENS.get_ptr(&key).is_some() {
-            return true;
+        if let Some(policy) = LISTENS.get_ptr(&key) {
+            // SAFETY: a value of the map; a torn read of a word cannot be.
+            return unsafe { *policy };
         }
     }
-    bits & port::ANY_ADDR != 0 && ADDRS.get_ptr(&flow.local).is_some()
+    if bits & port::ANY_ADDR == 0 || ADDRS.get_ptr(&flow.local).is_none() {
+        return 0;
+    }
+    if bits & port::ANY_OBSERVE != 0 {
+        policy::OBSERVE
+    } else {
+        policy::COOKIE
+    }
+}
+
+/// Whether the allow and deny lists let this source in.
+#[inline(always)]
+pub fn is_allowed(flags: u32, source: &Addr) -> bool {
+    if flags & flag::CHECK_SOURCES == 0 {
+        return true;
+    }
+    match SOURCES.get(Prefix::new(128, *source)) {
+        Some(what) => *what != source::DENY,
+        None => flags & flag::DEFAULT_DENY == 0,
+    }
+}
+
+/// Whether one more SYN-ACK may go to this source's prefix.
+#[inline(always)]
+pub fn may_answer(interval: u32, source: &Addr) -> bool {
+    if interval == 0 {
+        return true;
+    }
+    let prefix = if source.is_v4() {
+        Addr::v4(source.0[3] & 0xffff_ff00_u32.to_be())
+    } else {
+        Addr([source.0[0], source.0[1], 0, 0])
+    };
+    let now = coarse_now();
+    if let Some(due) = SYN_ACK_LIMIT.get_ptr_mut(&prefix) {
+        // SAFETY: a value of the map. Two CPUs at once may let one more through.
+        return unsafe { take(&mut *due, interval, now) };
+    }
+    // No room for the prefix: then its SYNs have to wait.
+    SYN_ACK_LIMIT
+        .insert(&prefix, &(now + u64::from(interval)), 0)
+        .is_ok()
+}
+
+/// Whether one more RST may go out.
+#[inline(always)]
+pub fn may_reset(interval: u32) -> bool {
+    if interval == 0 {
+        return true;
+    }
+    match RST_LIMIT.get_ptr_mut(0) {
+        // SAFETY: the slot belongs to this CPU, and XDP does not preempt itself.
+        Some(due) => unsafe { take(&mut *due, interval, coarse_now()) },
+        None => false,
+    }
+}
+
+/// One cell of GCRA: `due` is when the answers so far will be paid for.
+#[inline(always)]
+fn take(due: &mut u64, interval: u32, now: u64) -> bool {
+    let start = if *due > now { *due } else { now };
+    if start - now > u64::from(interval) * u64::from(BURST) {
+        return false;
+    }
+    *due = start + u64::from(interval);
+    true
+}
+
+#[inline(always)]
+fn coarse_now() -> u64 {
+    // SAFETY: the helper takes no arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// Enters a flow; `false` if the table is full. Done here and not in userspace:
@@ -90,8 +170,7 @@ pub fn is_served(bits: u32, flow: &FlowKey) -> bool {
 #[inline(always)]
 pub fn add_flow(flow: &FlowKey) -> bool {
     let value = Flow {
-        // SAFETY: the helper takes no arguments.
-        created: unsafe { bpf_ktime_get_coarse_ns() },
+        created: coarse_now(),
     };
     match FLOWS.insert(flow, &value, BPF_NOEXIST) {
         Ok(()) | Err(EEXIST) => true,

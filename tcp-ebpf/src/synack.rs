@@ -34,6 +34,9 @@ pub extern "C" fn answer_syn(ctx: *mut xdp_md, seg: *const Segment) -> u32 {
 
 #[inline(always)]
 fn try_answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<(), Outcome> {
+    if !maps::is_allowed(config.flags, &seg.flow.remote) {
+        return Err(Counter::DropDenied.into());
+    }
     let packet = Packet::new(ctx);
     // Data on a SYN is neither acknowledged nor kept, so its octets need not be
     // summed: they come again, with a checksum of their own.
@@ -47,6 +50,9 @@ fn try_answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<(), Ou
     }
     if config.flags & flag::REQUIRE_TIMESTAMPS != 0 && offered.timestamps.is_none() {
         return Err(Counter::DropNoTimestamps.into());
+    }
+    if !maps::may_answer(config.limits.syn_ack_interval, &seg.flow.remote) {
+        return Err(Counter::DropSynLimit.into());
     }
     let ecn = config.flags & flag::ECN != 0 && seg.flags().has(Flags::ECE.with(Flags::CWR));
     let secrets = maps::secrets().ok_or(Outcome::from(Counter::DropStopping))?;

@@ -19,7 +19,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
-use tcp_common::abi::{self, Flow, ListenKey, Secrets, flag, port};
+use tcp_common::abi::{self, Flow, Limits, ListenKey, Secrets, flag, policy, port};
 use tcp_common::counters::{self, Counter};
 use tcp_common::flow::{Addr, FlowKey};
 
@@ -139,6 +139,7 @@ impl Program {
                 window_scale: engine.window_scale,
                 hop_limit: engine.hop_limit,
                 reserved: 0,
+                limits: Limits::default(),
             },
             secrets,
             addresses: HashSet::new(),
@@ -224,7 +225,7 @@ impl Program {
                 reserved: 0,
             };
             BpfMap::<_, ListenKey, u32>::try_from(self.map(abi::LISTENS)?)
-                .and_then(|mut map| map.insert(key, 1, 0))
+                .and_then(|mut map| map.insert(key, policy::COOKIE, 0))
                 .map_err(|e| explain(step, &e))?;
         }
         let mut map =

@@ -103,15 +103,16 @@ impl Rotation {
         })
     }
 
-    /// The keys of this slot and the last.
+    /// The keys of this slot and the last, and of the two before.
     pub fn secrets(&self) -> Secrets {
-        let current = (self.slot & 1) as u32;
+        let current = (self.slot & 1) as usize;
+        let key = |back| self.master.key(self.slot.wrapping_sub(back));
         let mut secrets = Secrets {
-            current,
+            current: current as u32,
             ..Secrets::default()
         };
-        secrets.keys[current as usize] = self.master.key(self.slot);
-        secrets.keys[1 - current as usize] = self.master.key(self.slot.wrapping_sub(1));
+        (secrets.keys[current], secrets.keys[1 - current]) = (key(0), key(1));
+        (secrets.old[current], secrets.old[1 - current]) = (key(2), key(3));
         secrets
     }
 
@@ -154,7 +155,8 @@ mod tests {
         let after = r.secrets();
         assert_eq!((before.current, after.current), (0, 1));
         assert!(before.keys[0] == after.keys[0], "the last slot's key stays");
-        assert!(before.keys[1] != after.keys[1], "the one before it goes");
+        assert!(before.keys[1] == after.old[1], "the one before it is old");
+        assert!(before.keys[1] != after.keys[1]);
         assert_eq!(r.remaining(at(6464)), at(64));
         assert_eq!(r.remaining(at(6527)), at(1));
     }

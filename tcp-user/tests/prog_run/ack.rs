@@ -112,14 +112,23 @@ fn the_last_slots_cookie_is_accepted_and_the_one_before_is_not() {
     let syn = Spec::syn(CLIENT4, SERVER4);
     let (iss, tsval) = handshake(&mut program, &syn);
     let ack = final_ack(&syn, iss, tsval).build();
-    let next = tcp_common::cookie::Key { k0: 5, k1: 6 };
-    // Two rotations on: slot 2 has replaced slot 0's key.
+    let next = tcp_common::cookie::Key { k0: 9, k1: 10 };
+    // Two rotations on: slot 2 has replaced slot 0's key, which is old now.
     program.set_secrets(Secrets {
         keys: [next, SECRETS.keys[1]],
-        current: 0,
-        reserved: 0,
+        old: [SECRETS.keys[0], SECRETS.old[1]],
+        ..SECRETS
     });
-    assert_eq!(program.counter(&ack), Counter::RstBadCookie);
+    assert_eq!(program.counter(&ack), Counter::RstOldCookie);
+    program.set_flags(flag::DROP_INVALID);
+    assert_eq!(program.counter(&ack), Counter::DropOldCookie);
+    // Four on: nobody knows it any more.
+    program.set_secrets(Secrets {
+        keys: [next, SECRETS.keys[1]],
+        ..SECRETS
+    });
+    assert_eq!(program.counter(&ack), Counter::DropBadCookie);
+    program.set_flags(0);
     // One rotation on.
     program.set_secrets(Secrets {
         current: 1,

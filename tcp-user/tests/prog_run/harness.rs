@@ -1,10 +1,10 @@
 //! Loads the program with known maps and runs frames through it.
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use std::net::{IpAddr, SocketAddr};
-use tcp_common::abi::{self, Config, Flow, ListenKey, Secrets, port};
+use tcp_common::abi::{self, Config, Flow, Limits, ListenKey, Secrets, policy, port};
 use tcp_common::cookie::Key;
 use tcp_common::counters::{COUNT, Counter};
 use tcp_common::flow::{Addr, FlowKey};
@@ -12,6 +12,7 @@ use tcp_common::flow::{Addr, FlowKey};
 /// Keys of the even and the odd slot.
 pub const SECRETS: Secrets = Secrets {
     keys: [Key { k0: 1, k1: 2 }, Key { k0: 3, k1: 4 }],
+    old: [Key { k0: 5, k1: 6 }, Key { k0: 7, k1: 8 }],
     current: 0,
     reserved: 0,
 };
@@ -25,6 +26,10 @@ pub const CONFIG: Config = Config {
     window_scale: 7,
     hop_limit: 64,
     reserved: 0,
+    limits: Limits {
+        syn_ack_interval: 0,
+        rst_interval: 0,
+    },
 };
 
 /// XDP actions.
@@ -83,7 +88,7 @@ impl Program {
             reserved: 0,
         };
         let mut listens: HashMap<_, ListenKey, u32> = program.map(abi::LISTENS).try_into().unwrap();
-        listens.insert(key, 1, 0).unwrap();
+        listens.insert(key, policy::COOKIE, 0).unwrap();
         let xdp: &mut Xdp = program
             .ebpf
             .program_mut(abi::PROGRAM)
@@ -112,6 +117,22 @@ impl Program {
 
     pub fn set_secrets(&mut self, secrets: Secrets) {
         self.array(abi::SECRETS).set(0, secrets, 0).unwrap();
+    }
+
+    /// Enters `ADDR/LEN` into the allow and deny lists.
+    pub fn set_source(&mut self, prefix: &str, what: u32) {
+        let (addr, len) = prefix.split_once('/').unwrap();
+        let addr: IpAddr = addr.parse().unwrap();
+        let len: u32 = len.parse().unwrap();
+        let len = if addr.is_ipv4() { 96 + len } else { len };
+        let mut sources: LpmTrie<_, Addr, u32> = self.map(abi::SOURCES).try_into().unwrap();
+        let key = lpm_trie::Key::new(len, Addr::from(addr));
+        sources.insert(&key, what, 0).unwrap();
+    }
+
+    /// Sets the [`port`] bits of a port.
+    pub fn set_port(&mut self, port: u32, bits: u32) {
+        self.array(abi::PORTS).set(port, bits, 0).unwrap();
     }
 
     pub fn add_flow(&mut self, flow: FlowKey) {

@@ -12,4 +12,5 @@ mod frames;
 mod harness;
 mod malformed;
 mod pass;
+mod policy;
 mod syn;

@@ -1,0 +1,92 @@
+//! Policies, allow and deny lists, and limits on answers.
+
+use crate::frames::{CLIENT4, CLIENT6, SERVER4, SERVER6, Spec};
+use crate::harness::{CONFIG, Program, flow};
+use tcp_common::abi::{BURST, Config, Limits, flag, port, source};
+use tcp_common::counters::Counter;
+
+#[test]
+#[ignore = "needs root"]
+fn an_observed_listen_passes_and_counts_what_it_would_have_answered() {
+    let mut program = Program::load();
+    program.set_port(80, port::ANY_ADDR | port::ANY_OBSERVE);
+    let syn = Spec::syn(CLIENT4, SERVER4).build();
+    let ack = Spec::ack(CLIENT4, SERVER4, 1, 2).build();
+    assert_eq!(program.counter(&syn), Counter::PassObservedSyn);
+    assert_eq!(program.counter(&ack), Counter::PassObserved);
+    program.add_flow(flow(CLIENT4, SERVER4));
+    assert_eq!(
+        program.counter(&ack),
+        Counter::DropNoSocket,
+        "a connection from before goes on in userspace"
+    );
+    program.set_port(80, port::ANY_ADDR);
+    let syn = Spec::syn(CLIENT6, SERVER6).build();
+    assert_eq!(program.counter(&syn), Counter::SynAck);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_longest_prefix_decides_who_may_connect() {
+    let mut program = Program::load();
+    program.set_flags(flag::CHECK_SOURCES);
+    program.set_source("192.0.2.0/24", source::DENY);
+    program.set_source("192.0.2.99/32", source::ALLOW);
+    program.set_source("2001:db8::/32", source::DENY);
+    let syn = |from: &str, to: &str| Spec::syn(from, to).build();
+    let friend = syn(CLIENT4, SERVER4);
+    let denied = syn("192.0.2.98:1", SERVER4);
+    let stranger = syn("198.51.100.1:1", SERVER4);
+    assert_eq!(program.counter(&friend), Counter::SynAck);
+    assert_eq!(program.counter(&denied), Counter::DropDenied);
+    assert_eq!(program.counter(&stranger), Counter::SynAck);
+    assert_eq!(program.counter(&syn(CLIENT6, SERVER6)), Counter::DropDenied);
+    let ack = Spec::ack("192.0.2.98:1", SERVER4, 1, 2).build();
+    assert_eq!(program.counter(&ack), Counter::DropDenied);
+    program.set_flags(flag::CHECK_SOURCES | flag::DEFAULT_DENY);
+    assert_eq!(program.counter(&friend), Counter::SynAck);
+    assert_eq!(program.counter(&stranger), Counter::DropDenied);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_prefix_gets_a_burst_of_syn_acks_and_others_are_not_held_back() {
+    let mut program = Program::load();
+    program.configure(Config {
+        limits: Limits {
+            syn_ack_interval: u32::MAX,
+            rst_interval: 0,
+        },
+        ..CONFIG
+    });
+    for (from, other, to) in [
+        ("192.0.2.99:1", "198.51.100.1:1", SERVER4),
+        ("[2001:db8::99]:1", "[2001:db8:1::1]:1", SERVER6),
+    ] {
+        let syn = Spec::syn(from, to).build();
+        let answered = (0..2 * BURST)
+            .filter(|_| program.counter(&syn) == Counter::SynAck)
+            .count();
+        assert!((BURST as usize..=BURST as usize + 2).contains(&answered));
+        assert_eq!(program.counter(&syn), Counter::DropSynLimit);
+        let other = Spec::syn(other, to).build();
+        assert_eq!(program.counter(&other), Counter::SynAck);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn resets_are_limited() {
+    let mut program = Program::load();
+    program.configure(Config {
+        limits: Limits {
+            syn_ack_interval: 0,
+            rst_interval: u32::MAX,
+        },
+        ..CONFIG
+    });
+    let ack = Spec::ack(CLIENT4, SERVER4, 1, 2).build();
+    // The budget is per CPU, and the runs may move between CPUs.
+    let last = (0..BURST * 4 * 64).find(|_| program.counter(&ack) == Counter::DropRstLimit);
+    assert!(last.is_some_and(|n| n >= BURST));
+}
