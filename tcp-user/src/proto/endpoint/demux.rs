@@ -99,7 +99,8 @@ impl Endpoint {
     /// text where that ACK was lost.
     fn check_cookie(&self, seg: &Segment<'_>) -> Option<Negotiated> {
         let unwanted = Flags::SYN.with(Flags::RST);
-        if !seg.flags.has(Flags::ACK) || seg.flags.without(unwanted) != seg.flags {
+        if !self.accepting || !seg.flags.has(Flags::ACK) || seg.flags.without(unwanted) != seg.flags
+        {
             return None;
         }
         let (iss, irs) = ((seg.ack - 1).0, (seg.seq - 1).0);
@@ -203,6 +204,9 @@ impl Endpoint {
     /// TIME-WAIT, which the new ISS must exceed (RFC 6191 §2, RFC 9293 §3.10.7.4): as
     /// a cookie cannot be chosen, the MSS that it carries is lowered until it does.
     fn answer_syn(&mut self, seg: &Segment<'_>, floor: Option<SeqNum>) {
+        if !self.accepting {
+            return;
+        }
         let parity = self.keys.current & 1;
         let Some(key) = self.keys.keys.get(parity as usize) else {
             return;

@@ -53,7 +53,8 @@ pub enum Disposition {
     NotTcp,
     /// A fragment.
     Fragment,
-    /// A SYN without a connection: answered with a cookie, as XDP would have.
+    /// A SYN without a connection, or to one in TIME-WAIT: answered with a cookie, as XDP
+    /// would have.
     Syn,
 }
 
@@ -137,6 +138,8 @@ const MAX_TRACE: usize = 1 << 16;
 pub struct Endpoint {
     config: Config,
     keys: Keys,
+    /// Cookies are honoured and SYNs answered.
+    accepting: bool,
     table: Table,
     connections: Slab<Connection>,
     time_waits: TimeWaits,
@@ -159,6 +162,7 @@ impl Endpoint {
         Self {
             config,
             keys,
+            accepting: true,
             table: Table::new((rng.next_u64(), rng.next_u64())),
             connections: Slab::new(),
             time_waits: TimeWaits::new(),
@@ -176,6 +180,12 @@ impl Endpoint {
     /// Replaces the cookie keys after a rotation.
     pub fn set_keys(&mut self, keys: Keys) {
         self.keys = keys;
+    }
+
+    /// Stops making connections, or goes on with it; those that exist are not touched.
+    /// For a server that lets its connections end: SYNs get no answer, a first ACK an RST.
+    pub fn set_accepting(&mut self, on: bool) {
+        self.accepting = on;
     }
 
     /// Starts or stops recording [`TraceEvent`]s.

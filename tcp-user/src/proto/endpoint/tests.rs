@@ -105,3 +105,32 @@ fn abort_sends_a_reset_and_frees_the_flow() {
     );
     assert!(s.endpoint.is_empty());
 }
+
+#[test]
+fn a_stopping_endpoint_keeps_its_connections_and_makes_none() {
+    let (mut s, id) = Script::established(config());
+    s.endpoint.set_accepting(false);
+    s.send(1, 1, PSH, b"still here");
+    assert_eq!(s.read(id), b"still here");
+    s.flow.remote_port_be = 5;
+    s.syn(8, &offer(1460, None, false, false));
+    assert_eq!(s.send(0, 0, SYN, b""), Disposition::Syn);
+    assert_eq!(s.send(1, 1, ACK, b""), Disposition::NoFlow);
+    assert_eq!(s.recv().map(|r| r.flags), Some(RST));
+    s.expect_nothing();
+    assert_eq!(s.endpoint.len(), 1);
+}
+
+/// A SYN that XDP took for one of a known flow, though none is left here.
+#[test]
+fn a_syn_of_a_forgotten_flow_is_answered_with_a_cookie() {
+    let mut s = Script::new(config(), &offer(1460, None, false, false));
+    assert_eq!(s.send(0, 0, SYN, b""), Disposition::Syn);
+    assert_eq!(s.events(), [Event::FlowEnded(s.flow)]);
+    let sent = s.recv().expect("SYN-ACK");
+    assert_eq!(sent.flags, SYN.with(ACK));
+    assert_eq!((sent.ack, sent.window), (1, 65_535));
+    s.iss = s.iss.wrapping_add(sent.seq);
+    let id = s.accept();
+    assert_eq!(s.endpoint.state(id), Some(State::Established));
+}
