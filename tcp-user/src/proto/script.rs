@@ -17,6 +17,7 @@ pub(super) const SYN: Flags = Flags::SYN;
 
 pub(super) const KEYS: Keys = Keys {
     keys: [Key { k0: 1, k1: 2 }, Key { k0: 3, k1: 4 }],
+    old: [Key { k0: 5, k1: 6 }, Key { k0: 7, k1: 8 }],
     current: 1,
     reserved: 0,
 };
