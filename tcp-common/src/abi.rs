@@ -139,10 +139,20 @@ pub struct ListenKey {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct Flow {
-    /// When the entry was made, `CLOCK_MONOTONIC` nanoseconds, coarse. An entry
-    /// that userspace never heard of (its first segment was lost on the way) is
-    /// removed by age.
-    pub created: u64,
+    /// When the entry was made, see [`Self::age_unit`]. An entry that userspace never
+    /// heard of (its first segment was lost on the way) is removed by age.
+    pub created: u32,
+    /// RX queue of the first segment: the connection is that worker's, wherever the
+    /// others arrive.
+    pub queue: u32,
+}
+
+impl Flow {
+    /// `CLOCK_MONOTONIC` in units of 2^30 ns (about a second), from nanoseconds.
+    #[inline(always)]
+    pub const fn age_unit(nanoseconds: u64) -> u32 {
+        (nanoseconds >> 30) as u32
+    }
 }
 
 const _: () = assert!(size_of::<Config>() == 24);

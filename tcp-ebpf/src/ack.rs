@@ -46,7 +46,7 @@ fn judge(ctx: &XdpContext, seg: &Segment, config: &Config) -> Outcome {
         return Counter::DropNoTimestamps.into();
     }
     let (drop, rst) = match age(seg, tsecr) {
-        Age::Fresh if maps::add_flow(&seg.flow) => {
+        Age::Fresh if maps::add_flow(&seg.flow, ctx.rx_queue_index()) => {
             return maps::to_userspace(ctx, Counter::ToAccept);
         }
         Age::Fresh => (Counter::DropFlowTableFull, Counter::RstFlowTableFull),

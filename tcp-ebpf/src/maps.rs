@@ -168,9 +168,10 @@ fn coarse_now() -> u64 {
 /// Enters a flow; `false` if the table is full. Done here and not in userspace:
 /// more segments may be right behind the ACK, and only the first has the cookie.
 #[inline(always)]
-pub fn add_flow(flow: &FlowKey) -> bool {
+pub fn add_flow(flow: &FlowKey, queue: u32) -> bool {
     let value = Flow {
-        created: coarse_now(),
+        created: Flow::age_unit(coarse_now()),
+        queue,
     };
     match FLOWS.insert(flow, &value, BPF_NOEXIST) {
         Ok(()) | Err(EEXIST) => true,

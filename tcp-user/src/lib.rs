@@ -44,7 +44,9 @@
 //! the workers before XDP makes cookies with them.
 //!
 //! **A worker owns its queue, its connections and their apps.** Nothing is shared on the
-//! path of a segment, so nothing is locked. Control talks to it through a channel and an
+//! path of a segment, so nothing is locked. `FLOWS` remembers the queue on which a
+//! connection began; a segment that comes on another is handed to that worker, which costs
+//! a copy and is counted: with receive-side scaling it does not happen. Control talks to it through a channel and an
 //! eventfd, next to the AF_XDP socket in one `ppoll`: an idle worker sleeps.
 //!
 //! **Frames stay where they are.** The engine reads received frames in the UMEM and

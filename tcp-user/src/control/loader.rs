@@ -374,6 +374,10 @@ impl Counters {
 pub struct Flows(BpfMap<MapData, FlowKey, Flow>);
 
 impl FlowTable for Flows {
+    fn queue(&self, flow: &FlowKey) -> Option<u32> {
+        self.0.get(flow, 0).ok().map(|flow| flow.queue)
+    }
+
     fn remove(&mut self, flow: &FlowKey) {
         match self.0.remove(flow) {
             Ok(()) | Err(MapError::KeyNotFound) => {}
@@ -384,8 +388,8 @@ impl FlowTable for Flows {
 }
 
 impl Flows {
-    /// Entries made before `created`, nanoseconds of `CLOCK_MONOTONIC`.
-    pub fn older_than(&self, created: u64) -> impl Iterator<Item = (FlowKey, Flow)> {
+    /// Entries made before `created`, in [`Flow::age_unit`]s.
+    pub fn older_than(&self, created: u32) -> impl Iterator<Item = (FlowKey, Flow)> {
         self.0
             .iter()
             .filter_map(Result::ok)

@@ -135,7 +135,6 @@ impl Server {
             let mut seed = [0; 8];
             getrandom::fill(&mut seed).map_err(secrets::Error::Random)?;
             let endpoint = Endpoint::new(engine.clone(), secrets, u64::from_ne_bytes(seed));
-            let name = format!("worker-{queue}");
             let lookup = Arc::clone(&lookup);
             let apps = move || Apps::new(lookup);
             let flows = Box::new(program.flows()?);
@@ -143,12 +142,17 @@ impl Server {
             workers.push(match &pcap {
                 Some(pcap) => {
                     let tap = Tap::new(device).with_pcap(pcap.clone());
-                    Worker::spawn(name, tap, endpoint, apps, flows, sink)?
+                    Worker::spawn(queue, tap, endpoint, apps, flows, sink)?
                 }
-                None => Worker::spawn(name, device, endpoint, apps, flows, sink)?,
+                None => Worker::spawn(queue, device, endpoint, apps, flows, sink)?,
             });
         }
         let commands: Vec<Commands> = workers.iter().map(|w| w.commands().clone()).collect();
+        if commands.len() > 1 {
+            for worker in &commands {
+                worker.send(Command::Peers(commands.clone()));
+            }
+        }
         hub.set_workers(commands.clone());
         if trace {
             print_trace(&hub)?;

@@ -54,6 +54,9 @@ pub struct Worker {
     pub received: u64,
     /// Frames sent.
     pub sent: u64,
+    /// Frames handed to another worker, whose connection they belong to.
+    #[serde(default)]
+    pub handed_over: u64,
     /// Frames that the kernel dropped before the socket.
     pub receive_dropped: u64,
     /// Frames that the kernel refused to send.
@@ -94,6 +97,7 @@ impl Worker {
                 .collect(),
             received,
             sent,
+            handed_over: stats.handed_over,
             receive_dropped,
             send_invalid,
         }

@@ -74,7 +74,7 @@ impl Sweep {
 
 impl Parts {
     fn pass(&mut self) -> usize {
-        let before = clock().0.saturating_sub(AGE.as_nanos() as u64);
+        let before = Flow::age_unit(clock().0.saturating_sub(AGE.as_nanos() as u64));
         let mut unknown = Vec::new();
         let mut batch = Vec::with_capacity(BATCH);
         let mut old = self.flows.older_than(before);

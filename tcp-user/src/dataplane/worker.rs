@@ -12,15 +12,18 @@ use nix::sys::time::{TimeSpec, TimeValLike};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tcp_common::abi::Secrets;
 use tcp_common::flow::FlowKey;
+use tcp_common::wire::{Bytes, ip, link, tcp};
 
 /// Frames sent in one turn at most, so that receiving is not kept waiting.
 const SEND_BATCH: usize = 256;
+/// Frames from other queues that may wait for a worker.
+const HANDED_OVER: usize = 2048;
 /// Retry interval while the device takes no more frames, or has nothing to wait on.
 const RETRY: Duration = Duration::from_micros(500);
 
@@ -37,10 +40,17 @@ pub trait Application {
 pub trait FlowTable: Send {
     /// Forgets a connection that has ended.
     fn remove(&mut self, flow: &FlowKey);
+
+    /// The queue whose worker has the connection.
+    fn queue(&self, flow: &FlowKey) -> Option<u32>;
 }
 
 impl FlowTable for () {
     fn remove(&mut self, _: &FlowKey) {}
+
+    fn queue(&self, _: &FlowKey) -> Option<u32> {
+        None
+    }
 }
 
 /// What control asks of a worker.
@@ -55,6 +65,10 @@ pub enum Command {
     Stats(Sender<WorkerStats>),
     /// Which of these flows have a connection or a TIME-WAIT entry here.
     Knows(Vec<FlowKey>, Sender<Vec<bool>>),
+    /// All workers by queue, this one among them, for frames of their connections.
+    Peers(Vec<Commands>),
+    /// A frame of a connection here that came on another queue.
+    Frame(Box<[u8]>),
     /// Close what is idle.
     Drain,
     /// RST to every connection, then the thread ends.
@@ -70,6 +84,8 @@ pub struct WorkerStats {
     pub dispositions: Vec<(Disposition, u64)>,
     /// The device's counters.
     pub device: DeviceStats,
+    /// Frames handed to another worker, whose connection they belong to.
+    pub handed_over: u64,
     /// Trace records that found no room.
     pub trace_dropped: u64,
 }
@@ -95,6 +111,8 @@ pub struct Worker {
 pub struct Commands {
     queue: Sender<Command>,
     wake: Arc<EventFd>,
+    /// [`Command::Frame`]s under way.
+    frames: Arc<AtomicUsize>,
 }
 
 impl Commands {
@@ -102,12 +120,21 @@ impl Commands {
     pub fn send(&self, command: Command) -> bool {
         self.queue.send(command).is_ok() && self.wake.write(1).is_ok()
     }
+
+    /// Hands over a frame; false if it is dropped, as a full ring would.
+    fn send_frame(&self, frame: &[u8]) -> bool {
+        if self.frames.fetch_add(1, Ordering::Relaxed) >= HANDED_OVER {
+            self.frames.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        self.send(Command::Frame(frame.into()))
+    }
 }
 
 impl Worker {
-    /// Starts the thread. `application` is made in it.
+    /// Starts the thread of a queue. `application` is made in it.
     pub fn spawn<D, A>(
-        name: String,
+        queue: u32,
         device: D,
         endpoint: Endpoint,
         application: impl FnOnce() -> A + Send + 'static,
@@ -118,25 +145,37 @@ impl Worker {
         D: Device + Send + 'static,
         A: Application,
     {
-        let (queue, commands) = channel();
+        let (to, commands) = channel();
         let wake = Arc::new(EventFd::from_flags(
             EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC,
         )?);
         let waker = Arc::clone(&wake);
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
-            Turns {
-                device,
-                endpoint,
-                application: application(),
-                flows,
-                commands,
-                wake: waker,
-                trace,
-            }
-            .run()
-        })?;
+        let frames = Arc::new(AtomicUsize::new(0));
+        let under_way = Arc::clone(&frames);
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{queue}"))
+            .spawn(move || {
+                Turns {
+                    device,
+                    endpoint,
+                    application: application(),
+                    flows,
+                    commands,
+                    wake: waker,
+                    trace,
+                    queue,
+                    peers: Vec::new(),
+                    handed_over: 0,
+                    frames: under_way,
+                }
+                .run()
+            })?;
         Ok(Self {
-            commands: Commands { queue, wake },
+            commands: Commands {
+                queue: to,
+                wake,
+                frames,
+            },
             thread,
         })
     }
@@ -174,16 +213,17 @@ struct Turns<D, A> {
     commands: Receiver<Command>,
     wake: Arc<EventFd>,
     trace: TraceSink,
+    queue: u32,
+    peers: Vec<Commands>,
+    handed_over: u64,
+    frames: Arc<AtomicUsize>,
 }
 
 impl<D: Device, A: Application> Turns<D, A> {
     fn run(mut self) -> io::Result<()> {
         loop {
             let now = clock();
-            let endpoint = &mut self.endpoint;
-            self.device.receive(|frame| {
-                endpoint.handle_frame(now, frame);
-            });
+            self.receive(now);
             if self.endpoint.poll_deadline().is_some_and(|at| at <= now) {
                 self.endpoint.handle_timeout(now);
             }
@@ -208,6 +248,42 @@ impl<D: Device, A: Application> Turns<D, A> {
                 return Ok(());
             }
         }
+    }
+
+    fn receive(&mut self, now: Instant) {
+        let Self {
+            device,
+            endpoint,
+            flows,
+            queue,
+            peers,
+            handed_over,
+            ..
+        } = self;
+        if peers.len() < 2 {
+            device.receive(|frame| {
+                endpoint.handle_frame(now, frame);
+            });
+            return;
+        }
+        // A flow usually stays on the queue where it began. When the NIC's steering
+        // changes (or on veth, where the sender's CPU decides) it is still its first
+        // worker's, or two connections would come of one.
+        device.receive(|frame| {
+            let elsewhere = flow_of(frame)
+                .filter(|flow| !endpoint.knows(flow))
+                .and_then(|flow| flows.queue(&flow))
+                .filter(|owner| owner != queue)
+                .and_then(|owner| peers.get(owner as usize));
+            match elsewhere {
+                Some(owner) => {
+                    *handed_over += u64::from(owner.send_frame(frame));
+                }
+                None => {
+                    endpoint.handle_frame(now, frame);
+                }
+            }
+        });
     }
 
     fn handle_events(&mut self, now: Instant) {
@@ -291,6 +367,11 @@ impl<D: Device, A: Application> Turns<D, A> {
                     let known = flows.iter().map(|f| self.endpoint.knows(f)).collect();
                     let _ = to.send(known);
                 }
+                Ok(Command::Peers(peers)) => self.peers = peers,
+                Ok(Command::Frame(frame)) => {
+                    self.frames.fetch_sub(1, Ordering::Relaxed);
+                    self.endpoint.handle_frame(now, &frame);
+                }
                 Ok(Command::Drain) => self.application.handle_drain(now, &mut self.endpoint),
                 Ok(Command::Abort) | Err(std::sync::mpsc::TryRecvError::Disconnected) => {
                     self.abort(now);
@@ -306,6 +387,7 @@ impl<D: Device, A: Application> Turns<D, A> {
             connections: self.endpoint.len(),
             dispositions: self.endpoint.dispositions(),
             device: self.device.stats(),
+            handed_over: self.handed_over,
             trace_dropped: self.trace.dropped.load(Ordering::Relaxed),
         }
     }
@@ -330,4 +412,16 @@ impl<D: Device, A: Application> Turns<D, A> {
         }
         self.pass_traces();
     }
+}
+
+/// The 4-tuple of a TCP segment; the engine judges the rest.
+fn flow_of(frame: &[u8]) -> Option<FlowKey> {
+    let packet = ip::parse(frame, link::parse(frame)?).ok()?;
+    let header = tcp::Header::read(&frame.window::<{ tcp::HEADER_LEN }>(packet.l4)?);
+    Some(FlowKey {
+        remote: packet.src,
+        local: packet.dst,
+        remote_port_be: header.src_port_be,
+        local_port_be: header.dst_port_be,
+    })
 }

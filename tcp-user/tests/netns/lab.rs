@@ -42,9 +42,13 @@ pub struct Server {
 
 impl Lab {
     pub fn new() -> Self {
+        Self::with_queues(1)
+    }
+
+    pub fn with_queues(queues: u32) -> Self {
         let client = Namespace::unique("client").unwrap();
         let server = Namespace::unique("server").unwrap();
-        let pair = VethPair::create(
+        let pair = VethPair::with(
             &VethEnd::new(&client, "peer0")
                 .address("192.0.2.1/24")
                 .address("2001:db8::1/64")
@@ -52,6 +56,8 @@ impl Lab {
             &VethEnd::new(&server, IFACE)
                 .address("192.0.2.2/24")
                 .address("2001:db8::2/64"),
+            1500,
+            queues,
         )
         .unwrap();
         Self {

@@ -58,6 +58,35 @@ fn two_hundred_connections_at_once() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_connection_stays_with_its_worker_wherever_its_segments_arrive() {
+    let lab = Lab::with_queues(2);
+    let server = lab.serve(&[]);
+    assert!(server.ready.contains("queues=2"), "{}", server.ready);
+    let first = get(&lab);
+    for n in 1..200 {
+        assert!(get(&lab) == first, "connection {n}");
+    }
+    let data = noise(1_000_000);
+    for _ in 0..5 {
+        let stream = lab.connect(&format!("{V4}:7"));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut to = &stream;
+                to.write_all(&data).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+            });
+            assert!(read_all(&stream) == data);
+        });
+    }
+    assert_eq!(lab.client_resets(), (0, 0));
+    let stats = server.stats();
+    assert_eq!(stats.workers.len(), 2);
+    let accepted: u64 = stats.workers.iter().map(|w| w.frames["accepted"]).sum();
+    assert_eq!(accepted, 205);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn no_connection_beyond_the_limit() {
     let lab = Lab::new();
     let _server = lab.serve(&["--set", "tcp.max_connections=4"]);
