@@ -65,13 +65,19 @@ impl RttEstimator {
         self.backoff = 0;
     }
 
-    /// The retransmission timeout, within `rto_min` and [`MAX_RTO`].
+    /// The retransmission timeout: SRTT + max(4·RTTVAR, `rto_min`), within `rto_min` and
+    /// [`MAX_RTO`].
     pub(crate) fn rto(&self) -> Duration {
         let base = if self.srtt == 0 {
             micros(INITIAL_RTO)
         } else {
+            // The RFC's floor for the variation is the clock's granularity, and its floor
+            // for the RTO 1 s. With a lower one, a steady path has an RTO of little
+            // more than SRTT, and an ACK that the peer delays comes after it. So the
+            // lower bound goes to the variation, as in Linux.
+            let spread = self.rttvar.saturating_mul(4);
             self.srtt
-                .saturating_add(GRANULARITY.max(self.rttvar.saturating_mul(4)))
+                .saturating_add(spread.max(self.rto_min).max(GRANULARITY))
         };
         // The initial RTO of 1 s stands even where `rto_min` is lower.
         let doubled = u64::from(base.max(self.rto_min)) << self.backoff.min(31);

@@ -114,6 +114,8 @@ pub(super) struct Client {
     ts_offset: u32,
     last_ack_sent: u64,
     out: Vec<Segment>,
+    /// Segments sent again, window probes apart.
+    pub(super) repeats: u64,
 }
 
 /// The 64-bit offset near `near` that `seq` stands for.
@@ -160,6 +162,7 @@ impl Client {
             ts_offset: rng.u32(),
             last_ack_sent: 0,
             out: Vec::new(),
+            repeats: 0,
             config,
         }
     }
@@ -232,6 +235,9 @@ impl Client {
         let options = self.options(now);
         let window = self.window();
         let end = offset + data.len() as u64 + u64::from(flags & FIN != 0);
+        if end > offset && end <= self.max_sent && !self.window_closed() {
+            self.repeats += 1;
+        }
         self.max_sent = self.max_sent.max(end);
         self.ack_now = false;
         self.ack_at = None;

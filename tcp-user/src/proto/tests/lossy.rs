@@ -1,7 +1,11 @@
 //! Whole connections over bad paths.
 
+use super::app::Kind;
+use super::client::{self, Close};
+use super::link::Faults;
 use super::sim::Sim;
 use super::{Plan, any_config, any_plan, seeds};
+use crate::proto::Config;
 use crate::proto::tests::rng::Rng;
 use std::time::Duration;
 
@@ -26,6 +30,132 @@ fn every_octet_arrives_over_a_bad_path() {
         let mut sim = Sim::new(rng.u64(), any_config(&mut rng), vec![plan], false);
         sim.run(HOURS);
         sim.assert_complete();
+    });
+}
+
+/// A connection at its simplest: everything at once, no faults.
+fn plain(rng: &mut Rng, kind: Kind, send: u64, delay: Duration) -> Plan {
+    Plan {
+        client: client::Config {
+            mss: 1_460,
+            window_scale: Some(7),
+            timestamps: rng.chance(0.5),
+            sack: true,
+            buffer: 300_000,
+            delayed_ack: Some(Duration::from_millis(40)),
+            slow_reader: None,
+            send,
+            writes: (u64::MAX / 2, Duration::ZERO),
+            close: Close::AfterSending,
+            rto: Duration::from_secs(1),
+            retries: 20,
+            time_wait: Duration::from_secs(1),
+            ack_with_data: false,
+            sends: rng.u64(),
+            expects: rng.u64(),
+        },
+        kind,
+        slow: None,
+        up: Faults::clean(delay),
+        down: Faults::clean(delay),
+        v6: false,
+        vlan: None,
+        start: Duration::ZERO,
+    }
+}
+
+/// Runs until the client has all it waits for, and returns how long that took.
+fn duration(sim: &mut Sim) -> Duration {
+    let mut done = None;
+    sim.run_with(HOURS, |sim| {
+        if done.is_none() && sim.peers[0].client.outcome.is_some() {
+            done = Some(sim.elapsed());
+        }
+    });
+    sim.assert_complete();
+    done.expect("the client is done")
+}
+
+/// Nothing waits for a timer where nothing is lost: slow start, then a window each round trip.
+#[test]
+fn a_clean_path_knows_no_stalls() {
+    seeds("a_clean_path_knows_no_stalls", 100, |seed| {
+        let mut rng = Rng::new(seed);
+        let delay = Duration::from_micros(rng.magnitude(50_000));
+        let octets = rng.magnitude(1_000_000);
+        let plan = plain(&mut rng, Kind::Source(octets), 100, delay);
+        let mut sim = Sim::new(rng.u64(), Config::default(), vec![plan], true);
+        let took = duration(&mut sim);
+        // SYN, request, response in doubling windows up to 300,000 octets, close; one
+        // delayed ACK of 40 ms at an odd end.
+        let windows = 8 + (octets / 290_000) as u32;
+        let limit = 2 * delay * (4 + windows) + Duration::from_millis(100);
+        assert!(took <= limit, "{took:?} for {octets} octets at {delay:?}");
+    });
+}
+
+/// No timer fires too early and no ACK comes too late where nothing is lost.
+#[test]
+fn nothing_is_sent_twice_over_a_clean_path() {
+    seeds("nothing_is_sent_twice_over_a_clean_path", 300, |seed| {
+        let mut rng = Rng::new(seed);
+        let mut plan = any_plan(&mut rng, false);
+        // Within what timeouts must allow for.
+        plan.client.delayed_ack = rng.chance(0.7).then(|| rng.millis(1, 180));
+        plan.client.rto = Duration::from_secs(1);
+        plan.client.slow_reader = None;
+        plan.client.buffer = plan.client.buffer.max(20_000);
+        plan.slow = None;
+        let mut sim = Sim::new(rng.u64(), any_config(&mut rng), vec![plan], true);
+        sim.run(HOURS);
+        sim.assert_complete();
+        let p = &sim.peers[0];
+        let repeats = (p.monitor.repeats, p.client.repeats);
+        assert_eq!(repeats, (0, 0), "{}", sim.report());
+    });
+}
+
+/// A reader that makes room is heard of at once, not when the sender probes.
+#[test]
+fn a_slow_reader_sets_the_pace() {
+    seeds("a_slow_reader_sets_the_pace", 50, |seed| {
+        let mut rng = Rng::new(seed);
+        let delay = Duration::from_micros(rng.magnitude(10_000));
+        let octets = rng.range(100_000, 400_000);
+        let mut plan = plain(&mut rng, Kind::Sink, octets, delay);
+        plan.slow = Some((20_000, Duration::from_millis(200)));
+        let config = Config {
+            recv_buffer: 20_000,
+            initial_window: 14_600,
+            ..Config::default()
+        };
+        let mut sim = Sim::new(rng.u64(), config, vec![plan], true);
+        let took = duration(&mut sim);
+        let reads = (octets / 14_600) as u32 + 1;
+        let limit = reads * (Duration::from_millis(240) + 4 * delay);
+        assert!(took <= limit, "{took:?}, not {limit:?}");
+    });
+}
+
+/// 10 Mb/s with a shallow queue: losses of one's own making and a few others.
+#[test]
+fn bulk_uses_the_link() {
+    seeds("bulk_uses_the_link", 20, |seed| {
+        let mut rng = Rng::new(seed);
+        let octets = 2_000_000;
+        let mut plan = plain(
+            &mut rng,
+            Kind::Source(octets),
+            100,
+            Duration::from_millis(10),
+        );
+        plan.down.rate = Some(1_250_000);
+        plan.down.queue = 40_000;
+        plan.down.loss = rng.pick(&[0.0, 0.0005]);
+        let mut sim = Sim::new(rng.u64(), Config::default(), vec![plan], false);
+        let took = duration(&mut sim);
+        let ideal = Duration::from_secs_f64(octets as f64 / 1_250_000.0);
+        assert!(took <= 2 * ideal, "{took:?}, ideal {ideal:?}");
     });
 }
 

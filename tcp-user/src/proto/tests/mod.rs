@@ -38,7 +38,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// Seeds that once failed: test and seed.
-const REGRESSIONS: &[(&str, u64)] = &[];
+const REGRESSIONS: &[(&str, u64)] = &[
+    ("connections_do_not_disturb_each_other", 414),
+    ("every_octet_arrives_over_a_bad_path", 4651),
+];
 
 /// Runs a simulation for `count` seeds and for those that once failed.
 fn seeds(test: &str, count: u64, run: impl Fn(u64)) {

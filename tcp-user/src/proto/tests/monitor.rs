@@ -4,6 +4,17 @@ use super::client::{Client, octet, unwrap};
 use super::wire::{ACK, FIN, Parsed, Path, RST, SYN, Segment};
 use crate::proto::ConnInfo;
 
+/// What the endpoint has room for.
+#[derive(Debug)]
+pub(super) struct Limits {
+    /// Octets of the largest packet.
+    pub(super) mtu: usize,
+    /// Octets of the receive buffer.
+    pub(super) buffer: usize,
+    /// Octets that the application has read.
+    pub(super) read: u64,
+}
+
 /// What one connection has said and heard so far, in the client's offsets.
 #[derive(Debug, Default)]
 pub(super) struct Monitor {
@@ -49,7 +60,7 @@ impl Monitor {
         parsed: &Parsed,
         sends: u64,
         info: Option<&ConnInfo>,
-        mtu: usize,
+        limits: &Limits,
     ) {
         let seg = &parsed.segment;
         assert_eq!(parsed.src, path.server, "source of {seg:?}");
@@ -66,9 +77,9 @@ impl Monitor {
             return;
         }
         self.segments += 1;
-        check_sizes(path, client, seg, mtu);
+        check_sizes(path, client, seg, limits.mtu);
         self.check_send_window(client, seg, sends, info);
-        self.check_receive_window(client, seg);
+        self.check_receive_window(client, seg, limits);
         self.check_options(client, seg);
     }
 
@@ -118,7 +129,7 @@ impl Monitor {
         }
     }
 
-    fn check_receive_window(&mut self, client: &Client, seg: &Segment) {
+    fn check_receive_window(&mut self, client: &Client, seg: &Segment, limits: &Limits) {
         let ack = unwrap(seg.ack, client.iss, self.ack.max(1));
         assert!(
             ack >= self.ack as i64 && ack as u64 <= client.max_sent,
@@ -137,6 +148,12 @@ impl Monitor {
             self.edge
         );
         self.edge = self.edge.max(edge);
+        // Offset 1 is the first octet; rounding up may take one unit more.
+        let most = 1 + limits.read + limits.buffer as u64 + (1 << shift);
+        assert!(
+            edge <= most,
+            "the window reaches {edge}, but the buffer {most}: {seg:?}"
+        );
     }
 
     fn check_options(&mut self, client: &Client, seg: &Segment) {

@@ -3,7 +3,7 @@
 use super::app::{App, Kind};
 use super::client::{self, Client, Outcome};
 use super::link::{Arrival, Faults, Link};
-use super::monitor::Monitor;
+use super::monitor::{Limits, Monitor};
 use super::rng::Rng;
 use super::wire::{self, Path};
 use super::xdp::{Verdict, XdpModel};
@@ -419,8 +419,13 @@ impl Sim {
             Vec::new()
         };
         let info = infos.iter().find(|info| info.flow == flow);
-        let mtu = usize::from(self.config.mtu);
         let p = &mut self.peers[i];
+        let initial = usize::from(self.config.initial_window);
+        let limits = Limits {
+            mtu: usize::from(self.config.mtu),
+            buffer: self.config.recv_buffer.max(initial),
+            read: p.app.received,
+        };
         let sends = if p.app.kind == Kind::Echo {
             p.client.config.sends
         } else {
@@ -428,7 +433,7 @@ impl Sim {
         };
         if self.trust {
             p.monitor
-                .sent(&p.path, &p.client, &parsed, sends, info, mtu);
+                .sent(&p.path, &p.client, &parsed, sends, info, &limits);
         }
         self.send_down(i, frame);
     }
