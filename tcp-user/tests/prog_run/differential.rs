@@ -8,10 +8,13 @@ use rand_core::{RngCore as _, SeedableRng as _};
 use tcp_common::cookie;
 use tcp_common::counters::Counter;
 
+/// MSS, shift count, SACK-permitted, `TSval`.
+type Found = (Option<u16>, Option<u8>, bool, Option<u32>);
+
 /// What etherparse finds in the options of a SYN: MSS, shift count, SACK-permitted,
 /// timestamps; `None` if it meets a wrong length.
-fn oracle(options: &[u8]) -> Option<(Option<u16>, Option<u8>, bool, Option<u32>)> {
-    let mut found = (None, None, false, None);
+fn oracle(options: &[u8]) -> Option<Found> {
+    let mut found: Found = (None, None, false, None);
     let mut rest = TcpOptionsIterator::from_slice(options);
     for element in &mut rest {
         match element {
@@ -44,8 +47,8 @@ fn random_options(rng: &mut ChaCha8Rng) -> Vec<u8> {
                 out.extend([5, 10]);
                 out.extend(rng.next_u64().to_ne_bytes());
             }
-            6 if rng.next_u32() % 4 == 0 => out.push(rng.next_u32() as u8),
-            7 if rng.next_u32() % 4 == 0 => break,
+            6 if rng.next_u32().is_multiple_of(4) => out.push(rng.next_u32() as u8),
+            7 if rng.next_u32().is_multiple_of(4) => break,
             _ => {}
         }
     }

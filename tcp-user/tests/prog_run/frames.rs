@@ -186,7 +186,7 @@ pub fn read_answer(request: &Spec, frame: &[u8]) -> Answer {
             etherparse::LinkExtHeader::Vlan(SingleVlanHeader { vlan_id, .. }) => {
                 VlanId::value(*vlan_id)
             }
-            other => panic!("{other:?}"),
+            other @ etherparse::LinkExtHeader::Macsec(_) => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(tags, request.vlans, "the tags go back");

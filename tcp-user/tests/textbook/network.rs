@@ -48,7 +48,7 @@ pub struct Lab {
     _server: Process,
     _pair: VethPair,
     client: Namespace,
-    server: Namespace,
+    _server_side: Namespace,
     control: PathBuf,
 }
 
@@ -117,7 +117,7 @@ impl Lab {
             _server: server_process,
             _pair: pair,
             client,
-            server,
+            _server_side: server,
             control,
         }
     }
@@ -138,17 +138,9 @@ impl Lab {
         socket.into()
     }
 
-    fn wait_for(&self, what: &str, mut is: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !is() {
-            assert!(Instant::now() < deadline, "waiting for {what}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     /// Waits until the client's kernel has the connection in `state`, by ss.
     pub fn wait_for_client_state(&self, state: &str) {
-        self.wait_for(state, || {
+        wait_for(state, || {
             let all = self
                 .client
                 .run("ss", &["-Htan", "sport", "=", ":12345"])
@@ -158,11 +150,11 @@ impl Lab {
     }
 
     pub fn wait_for_server_state(&self, state: &str) {
-        self.wait_for(state, || self.connections() == [state]);
+        wait_for(state, || self.connections() == [state]);
     }
 
     pub fn wait_for_segments(&self, count: usize) {
-        self.wait_for("segments", || self.captured().len() >= count);
+        wait_for("segments", || self.captured().len() >= count);
     }
 
     /// States of the server's connections, by `tcp-user conns`.
@@ -216,10 +208,10 @@ impl Lab {
 
     /// Sends a captured frame once more from the client's interface.
     pub fn replay(&self, segment: &Segment) {
-        let hex: String = segment.frame.iter().map(|o| format!("{o:02x}")).collect();
         let script = format!(
             "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); \
-             s.bind(('eth0', 0)); s.send(bytes.fromhex('{hex}'))"
+             s.bind(('eth0', 0)); s.send(bytes({:?}))",
+            segment.frame
         );
         self.client.run("python3", &["-c", &script]).unwrap();
     }
@@ -228,7 +220,14 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.control);
-        let _ = &self.server;
+    }
+}
+
+fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(Instant::now() < deadline, "waiting for {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
