@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     let built = toolchain
-        .build(workspace, &ebpf_target_dir(&out_dir), &arch)
+        .build(workspace, &ebpf_target_dir(&out_dir), &arch, "tcp-ebpf")
         .and_then(|object| {
             fs::copy(&object, out_dir.join("tcp-ebpf"))
                 .map_err(|e| format!("{}: {e}", object.display()))

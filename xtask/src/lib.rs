@@ -2,6 +2,7 @@
 //!
 //! The tasks themselves (`cargo xtask --help`) are in the binary.
 
+pub mod bpf;
 pub mod lab;
 pub mod netns;
 pub mod process;

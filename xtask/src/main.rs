@@ -1,5 +1,6 @@
 //! The project's tasks: `cargo xtask --help`.
 
+mod bench;
 mod build;
 mod lint;
 mod run;
@@ -40,6 +41,8 @@ enum Task {
         #[arg(long)]
         only: Option<test::Tier>,
     },
+    /// Measure beside what others do on this machine; as root
+    Bench(bench::Options),
     /// The namespace `tcplab` with the server's side of a veth pair
     Lab {
         /// Bring it up afresh, or take it down
@@ -88,6 +91,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             setup::setup(Scope::Test)?;
             test::test(only)?;
         }
+        Task::Bench(options) => bench::bench(&options)?,
         Task::Lab { action, is_set_up } => perform_lab(action, is_set_up)?,
         Task::ServeLab { binary } => return run::serve_lab(&binary),
     }

@@ -210,7 +210,8 @@ pub fn bare(program: impl AsRef<std::ffi::OsStr>) -> Command {
 }
 
 impl Toolchain {
-    /// Builds `tcp-ebpf` in release mode under `target_dir` and returns the object's path.
+    /// Builds a program of the crate `tcp-ebpf` in release mode under `target_dir` and returns the
+    /// object's path.
     ///
     /// `arch` is the architecture of the machine that will run it, by Rust's name.
     /// Cargo's messages go to stderr. The error is one line.
@@ -219,6 +220,7 @@ impl Toolchain {
         workspace: &Path,
         target_dir: &Path,
         arch: &str,
+        program: &str,
     ) -> Result<PathBuf, String> {
         let mut cargo = match self.compiler {
             Compiler::System => {
@@ -232,7 +234,8 @@ impl Toolchain {
         };
         cargo
             .current_dir(workspace)
-            .args(["build", "--release", "--package", "tcp-ebpf"])
+            .args(["build", "--release", "--package", "tcp-ebpf", "--bin"])
+            .arg(program)
             .args(["--target", TARGET, "--target-dir"])
             .arg(target_dir)
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker)
@@ -249,9 +252,9 @@ impl Toolchain {
             .stdin(Stdio::null())
             .status()
             .map_err(|e| format!("{}: {e}", cargo.get_program().display()))?;
-        let object = target_dir.join(TARGET).join("release/tcp-ebpf");
+        let object = target_dir.join(TARGET).join("release").join(program);
         if !status.success() {
-            return Err(format!("building tcp-ebpf with {} failed", self.compiler));
+            return Err(format!("building {program} with {} failed", self.compiler));
         }
         if !object.is_file() {
             return Err(format!("{} was not built", object.display()));

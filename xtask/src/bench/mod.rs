@@ -1,0 +1,93 @@
+//! `cargo xtask bench`: what a frame costs, beside what it costs others on this machine in this run.
+//!
+//! Everything is measured in rounds, each of which measures every row once, so that what else the
+//! machine does meets all rows alike; a row's figure is the median of its rounds. The table goes to
+//! stdout, and with the figures of every round to `target/bench/NAME.json`.
+
+mod frames;
+mod ours;
+mod prog_run;
+mod report;
+
+use std::{
+    env,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::{Args, ValueEnum};
+use xtask::{process, toolchain, workspace};
+
+use crate::setup::{Scope, setup};
+
+/// What can be measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Bench {
+    /// ns per frame of the XDP program alone (`BPF_PROG_TEST_RUN`)
+    ProgRun,
+}
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Measure only this
+    what: Option<Bench>,
+    /// How often each row is measured
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..1000))]
+    rounds: u32,
+    /// Everything is built, in this target directory
+    #[arg(long, hide = true)]
+    built: Option<PathBuf>,
+}
+
+/// Where the programs are.
+struct Programs {
+    /// The XDP program.
+    ebpf: PathBuf,
+    /// Where the results go.
+    results: PathBuf,
+}
+
+impl Programs {
+    fn new(target: &Path) -> Self {
+        let objects = target.join("ebpf").join(toolchain::TARGET).join("release");
+        Self {
+            ebpf: objects.join("tcp-ebpf"),
+            results: target.join("bench"),
+        }
+    }
+}
+
+pub(crate) fn bench(options: &Options) -> Result<()> {
+    let wanted = |what| options.what.is_none_or(|only| only == what);
+    let target = match &options.built {
+        Some(target) => target.clone(),
+        None => build()?,
+    };
+    if !process::is_root() {
+        eprintln!("measuring runs XDP programs, which needs root: going on through sudo");
+        let mut sudo = process::as_root(env::current_exe()?, "run XDP programs")?;
+        sudo.args(env::args_os().skip(1)).arg("--built").arg(target);
+        return Err(sudo.exec()).context("cannot run sudo");
+    }
+    let programs = Programs::new(&target);
+    if wanted(Bench::ProgRun) {
+        prog_run::measure(&programs, options.rounds)?;
+    }
+    Ok(())
+}
+
+/// Builds everything that is measured; the target directory.
+fn build() -> Result<PathBuf> {
+    let toolchain = setup(Scope::Test)?;
+    let target = workspace::target_dir()?;
+    toolchain
+        .build(
+            workspace::root(),
+            &target.join("ebpf"),
+            env::consts::ARCH,
+            "tcp-ebpf",
+        )
+        .map_err(|line| anyhow!(line))?;
+    Ok(target)
+}
