@@ -192,6 +192,33 @@ pub fn check(
     }
 }
 
+/// Segments of an initial window (RFC 6928) behind the first.
+pub const MAX_EARLY: u32 = 9;
+
+/// Whether a segment that [`check`] refuses is data of a new connection whose ACK
+/// and first data were lost or overtaken: with `len` octets in each segment before
+/// it, the cookie must fit a client ISN that many segments back. Such a segment
+/// opens nothing, or the forgery bound would suffer; it is only not worth an RST,
+/// which would end the connection before it has begun.
+#[inline(always)]
+pub fn is_early(
+    key: &Key,
+    flow: &FlowKey,
+    irs: u32,
+    iss: u32,
+    tsecr: Option<u32>,
+    len: u32,
+) -> bool {
+    let mut irs = irs;
+    for _ in 0..MAX_EARLY {
+        irs = irs.wrapping_sub(len);
+        if check(key, flow, irs, iss, tsecr).is_some() {
+            return true;
+        }
+    }
+    false
+}
+
 /// What `TSval` carries.
 #[derive(Clone, Copy)]
 struct TsInfo {

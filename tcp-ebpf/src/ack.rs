@@ -50,6 +50,7 @@ fn judge(ctx: &XdpContext, seg: &Segment, config: &Config) -> Outcome {
             return maps::to_userspace(ctx, Counter::ToAccept);
         }
         Age::Fresh => (Counter::DropFlowTableFull, Counter::RstFlowTableFull),
+        Age::Early => return Counter::DropEarly.into(),
         Age::TooOld => (Counter::DropOldCookie, Counter::RstOldCookie),
         Age::None => (Counter::DropBadCookie, Counter::RstBadCookie),
     };
@@ -65,6 +66,8 @@ fn judge(ctx: &XdpContext, seg: &Segment, config: &Config) -> Outcome {
 enum Age {
     /// Of this slot or the last.
     Fresh,
+    /// Fresh, but on data that is not the first.
+    Early,
     /// Of one of the two slots before.
     TooOld,
     /// Not a cookie of ours, as far as we know.
@@ -85,6 +88,10 @@ fn age(seg: &Segment, tsecr: Option<u32>) -> Age {
     };
     if cookie::check(key, &seg.flow, irs, iss, tsecr).is_some() {
         Age::Fresh
+    } else if !seg.is_bare()
+        && cookie::is_early(key, &seg.flow, irs, iss, tsecr, seg.payload_len())
+    {
+        Age::Early
     } else if cookie::check(old, &seg.flow, irs, iss, tsecr).is_some() {
         Age::TooOld
     } else {

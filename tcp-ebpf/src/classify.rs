@@ -126,6 +126,12 @@ impl Segment {
         (self.header_len & 0x3f) as usize - HEADER_LEN
     }
 
+    /// Octets of data.
+    #[inline(always)]
+    pub const fn payload_len(&self) -> u32 {
+        self.l4_len - self.header_len
+    }
+
     /// Whether the segment is a header only.
     #[inline(always)]
     pub const fn is_bare(&self) -> bool {

@@ -215,6 +215,30 @@ fn the_bounds_are_those_of_the_docs() {
     assert_eq!(MAC_BITS_TIMESTAMPS, 45);
 }
 
+#[test]
+fn data_behind_a_lost_first_segment_is_known_as_early_and_not_accepted() {
+    for ts in [false, true] {
+        let flow = v4(8000);
+        let (c, n) = make(
+            &KEY,
+            0,
+            &flow,
+            5,
+            &offer(Some(1460), None, true, ts),
+            false,
+        );
+        let tsecr = ts.then_some(c.tsval);
+        for k in 1..=MAX_EARLY {
+            let irs = 5 + k * 1448;
+            assert_eq!(check_made(&flow, irs, c, n), None);
+            assert!(is_early(&KEY, &flow, irs, c.iss, tsecr, 1448));
+            assert!(!is_early(&KEY, &flow, irs + 1, c.iss, tsecr, 1448));
+        }
+        let beyond = 5 + (MAX_EARLY + 1) * 1448;
+        assert!(!is_early(&KEY, &flow, beyond, c.iss, tsecr, 1448));
+    }
+}
+
 fn any_offer() -> impl Strategy<Value = SynOptions> {
     (
         proptest::option::of(any::<u16>()),

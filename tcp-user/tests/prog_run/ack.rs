@@ -107,6 +107,25 @@ fn a_wrong_sequence_number_echo_or_port_is_refused() {
 
 #[test]
 #[ignore = "needs root"]
+fn data_that_comes_before_the_first_segment_is_dropped_without_rst() {
+    for syn in shapes() {
+        let mut program = Program::load();
+        let (iss, tsval) = handshake(&mut program, &syn);
+        let first = final_ack(&syn, iss, tsval).vlans(&syn.vlans).payload(&[7; 100]);
+        for k in [1, 2, 9] {
+            let mut later = first.clone();
+            later.tcp.sequence_number += k * 100;
+            assert_eq!(program.counter(&later.build()), Counter::DropEarly);
+        }
+        let mut stale = first.clone();
+        stale.tcp.sequence_number += 1_000_000;
+        assert_eq!(program.counter(&stale.build()), Counter::RstBadCookie);
+        assert_eq!(program.counter(&first.build()), SENT_UP);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn the_last_slots_cookie_is_accepted_and_the_one_before_is_not() {
     let mut program = Program::load();
     let syn = Spec::syn(CLIENT4, SERVER4);
