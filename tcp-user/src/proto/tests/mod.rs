@@ -175,5 +175,6 @@ fn any_plan(rng: &mut Rng, faulty: bool) -> Plan {
         v6,
         vlan: rng.chance(0.1).then_some(100),
         start: Duration::ZERO,
+        host: None,
     }
 }

@@ -27,6 +27,9 @@ pub(super) struct Plan {
     pub(super) vlan: Option<u16>,
     /// When the client begins.
     pub(super) start: Duration,
+    /// The client's address and port, by number; its place in the list if `None`. Who comes later
+    /// takes the 4-tuple over.
+    pub(super) host: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,7 @@ pub(super) struct Peer {
     up: Link,
     down: Link,
     start: Instant,
+    started: bool,
     /// The endpoint heard an RST that the client sent.
     reset_heard: bool,
 }
@@ -109,8 +113,8 @@ impl Sim {
         let mut by_flow = HashMap::new();
         let mut peers = Vec::new();
         for (i, plan) in plans.into_iter().enumerate() {
-            let path = Self::path(&plan, i as u16);
-            assert!(by_flow.insert(path.flow(), i).is_none());
+            let path = Self::path(&plan, plan.host.unwrap_or(i as u16));
+            by_flow.entry(path.flow()).or_insert(i);
             let start = started + plan.start;
             peers.push(Peer {
                 client: Client::new(plan.client.clone(), &mut rng, start),
@@ -125,6 +129,7 @@ impl Sim {
                 up: Link::new(plan.up, rng.fork()),
                 down: Link::new(plan.down, rng.fork()),
                 start,
+                started: false,
                 path,
                 reset_heard: false,
             });
@@ -217,6 +222,10 @@ impl Sim {
         for i in 0..self.peers.len() {
             let p = &mut self.peers[i];
             if p.start <= self.now {
+                if !p.started {
+                    p.started = true;
+                    self.by_flow.insert(p.path.flow(), i);
+                }
                 p.client.run(self.now);
             }
             p.app.run(self.now, &mut self.endpoint);
@@ -342,10 +351,12 @@ impl Sim {
                 p.monitor.heard(&p.client, &parsed.segment);
                 p.reset_heard |= parsed.segment.has(wire::RST);
                 let disposition = self.endpoint.handle_frame(self.now, frame);
-                let taken = matches!(
-                    disposition,
-                    Disposition::Accepted | Disposition::Segment | Disposition::TimeWait
-                );
+                let taken = match disposition {
+                    Disposition::Accepted | Disposition::Segment | Disposition::TimeWait => true,
+                    // RFC 6191: a new connection out of a TIME-WAIT.
+                    Disposition::Syn => parsed.segment.flags == wire::SYN,
+                    _ => false,
+                };
                 assert!(
                     taken || !self.trust,
                     "{disposition:?} of {:?}",

@@ -130,6 +130,41 @@ fn broken_connections_leave_nothing_behind() {
     });
 }
 
+/// A client takes its port again while the server is still in TIME-WAIT: RFC 6191 lets it in at
+/// once where timestamps or sequence numbers prove that it is new, and 2 MSL later anyway.
+#[test]
+fn a_port_can_be_used_again() {
+    seeds("a_port_can_be_used_again", 300, |seed| {
+        let mut rng = Rng::new(seed);
+        let v6 = rng.chance(0.5);
+        let plans = (0..3).map(|i| {
+            let mut client = any_client(&mut rng, v6);
+            client.send = rng.range(1, 5_000);
+            client.time_wait = Duration::from_secs(1);
+            client.close = Close::AfterFin;
+            Plan {
+                client,
+                kind: Kind::Source(rng.range(0, 5_000)),
+                slow: None,
+                up: Faults::clean(Duration::from_millis(5)),
+                down: Faults::clean(Duration::from_millis(5)),
+                v6,
+                vlan: None,
+                start: Duration::from_secs(300) * i,
+                host: Some(0),
+            }
+        });
+        let plans = plans.collect();
+        let config = Config {
+            msl: Duration::from_secs(200),
+            ..any_config(&mut rng)
+        };
+        let mut sim = Sim::new(rng.u64(), config, plans, true);
+        sim.run(HOURS);
+        sim.assert_complete();
+    });
+}
+
 #[test]
 fn cookies_of_the_last_slot_still_open_connections() {
     seeds(
@@ -148,6 +183,7 @@ fn cookies_of_the_last_slot_still_open_connections() {
                 v6,
                 vlan: None,
                 start: Duration::ZERO,
+                host: None,
             };
             let mut sim = Sim::new(rng.u64(), any_config(&mut rng), vec![plan], true);
             // Between SYN and ACK the slot changes once.
