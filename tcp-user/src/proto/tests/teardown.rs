@@ -150,7 +150,7 @@ fn a_port_can_be_used_again() {
                 down: Faults::clean(Duration::from_millis(5)),
                 v6,
                 vlan: None,
-                start: Duration::from_secs(300) * i,
+                start: Duration::from_mins(5) * i,
                 host: Some(0),
             }
         });

@@ -122,7 +122,7 @@ proptest! {
     #[test]
     fn a_segment_always_fits_and_growth_is_bounded(
         mss in 0u32..70_000,
-        ops in prop::collection::vec(op(), 0..200),
+        ops in prop::collection::vec(op(), 0..60),
     ) {
         let mut c = Reno::new(mss);
         for op in ops {
