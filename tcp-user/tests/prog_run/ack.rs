@@ -111,7 +111,9 @@ fn data_that_comes_before_the_first_segment_is_dropped_without_rst() {
     for syn in shapes() {
         let mut program = Program::load();
         let (iss, tsval) = handshake(&mut program, &syn);
-        let first = final_ack(&syn, iss, tsval).vlans(&syn.vlans).payload(&[7; 100]);
+        let first = final_ack(&syn, iss, tsval)
+            .vlans(&syn.vlans)
+            .payload(&[7; 100]);
         for k in [1, 2, 9] {
             let mut later = first.clone();
             later.tcp.sequence_number += k * 100;

@@ -152,8 +152,9 @@ impl Monitor {
             self.edge
         );
         self.edge = self.edge.max(edge);
-        // Offset 1 is the first octet; rounding up may take one unit more.
-        let most = 1 + limits.read + limits.buffer as u64 + (1 << shift);
+        // Offset 1 is the first octet, the FIN takes one and no room, and rounding up may
+        // take one unit more.
+        let most = 2 + limits.read + limits.buffer as u64 + (1 << shift);
         assert!(
             edge <= most,
             "the window reaches {edge}, but the buffer {most}: {seg:?}"
