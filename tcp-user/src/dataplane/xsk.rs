@@ -317,8 +317,8 @@ impl Device for XskDevice {
     fn stats(&self) -> DeviceStats {
         let mut stats = self.stats;
         if let Ok(kernel) = self.socket.statistics() {
-            stats.receive_dropped =
-                kernel.rx_dropped + kernel.rx_ring_full + kernel.rx_fill_ring_empty_descs;
+            // A frame that found the fill ring empty is in `rx_dropped`, too.
+            stats.receive_dropped = kernel.rx_dropped + kernel.rx_ring_full;
             stats.send_invalid = kernel.tx_invalid_descs;
         }
         stats
