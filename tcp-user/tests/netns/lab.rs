@@ -1,14 +1,19 @@
 //! Two namespaces, a wire, and the server in one of them.
 
+use aya::maps::{HashMap, Map, MapData};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+use tcp_common::abi::{self, Flow};
+use tcp_common::flow::FlowKey;
 use xtask::netns::{Namespace, VethEnd, VethPair};
 
 /// The served interface.
 pub const IFACE: &str = "eth0";
+/// The client's end of the wire.
+pub const PEER: &str = "peer0";
 pub const V4: &str = "192.0.2.2";
 pub const V6: &str = "2001:db8::2";
 /// What [`Lab::serve`] serves.
@@ -49,7 +54,7 @@ impl Lab {
         let client = Namespace::unique("client").unwrap();
         let server = Namespace::unique("server").unwrap();
         let pair = VethPair::with(
-            &VethEnd::new(&client, "peer0")
+            &VethEnd::new(&client, PEER)
                 .address("192.0.2.1/24")
                 .address("2001:db8::1/64")
                 .pass_program(),
@@ -148,6 +153,20 @@ impl Lab {
         (of("EstabResets"), of("OutRsts"))
     }
 
+    /// Frames that the served interface has received, and those that the client's end
+    /// could not put on the wire.
+    pub fn frames(&self) -> (u64, u64) {
+        let count = |namespace: &Namespace, interface, what| {
+            let path = format!("/sys/class/net/{interface}/statistics/{what}");
+            let text = namespace.run("cat", &[&path]).unwrap();
+            text.trim().parse().unwrap()
+        };
+        (
+            count(&self.server, IFACE, "rx_packets"),
+            count(&self.client, PEER, "tx_dropped"),
+        )
+    }
+
     /// Whether an XDP program is attached to the served interface.
     pub fn is_attached(&self) -> bool {
         let link = self
@@ -200,6 +219,29 @@ impl Server {
             .sum();
         // USER_HZ is 100 everywhere.
         Duration::from_millis(ticks * 10)
+    }
+
+    /// Resident memory, kB.
+    pub fn memory_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Entries of the `FLOWS` map.
+    pub fn flows(&self) -> usize {
+        let maps = std::fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
+        let ids = maps.filter_map(|entry| {
+            let info = std::fs::read_to_string(entry.unwrap().path()).ok()?;
+            let id = info.lines().find_map(|l| l.strip_prefix("map_id:"))?;
+            id.trim().parse().ok()
+        });
+        let flows = ids
+            .map(|id| MapData::from_id(id).unwrap())
+            .find(|map| map.info().unwrap().name_as_str() == Some(abi::FLOWS))
+            .expect("the server holds the map");
+        let flows: HashMap<_, FlowKey, Flow> = Map::HashMap(flows).try_into().unwrap();
+        flows.keys().map(Result::unwrap).count()
     }
 
     /// `stats --json` of this server.

@@ -8,6 +8,11 @@ mod apps;
 mod cli;
 mod control;
 mod flood;
+#[path = "../prog_run/frames.rs"]
+#[expect(dead_code, reason = "here nobody reads answers")]
+mod frames;
 mod lab;
 mod lifecycle;
+mod malformed;
+mod raw;
 mod scale;
