@@ -9,6 +9,7 @@
 pub mod abi;
 pub mod cookie;
 pub mod counters;
+pub mod flood;
 pub mod flow;
 pub mod seq;
 pub mod wire;

@@ -265,11 +265,16 @@ pub fn run_live(
 /// native XDP, an MTU too large for it.
 pub fn attach(interface: &str, program: &OwnedFd) -> io::Result<()> {
     let index = nix::net::if_::if_nametoindex(interface)?;
-    set_link_xdp(index, program)
+    set_link_xdp(index, program.as_raw_fd())
+}
+
+/// Takes the XDP program off that [`attach`] put there.
+pub fn detach(interface: &str) -> io::Result<()> {
+    set_link_xdp(nix::net::if_::if_nametoindex(interface)?, -1)
 }
 
 /// `RTM_SETLINK` with `IFLA_XDP { IFLA_XDP_FD, IFLA_XDP_FLAGS }`; the kernel keeps the program.
-fn set_link_xdp(index: u32, program: &OwnedFd) -> io::Result<()> {
+fn set_link_xdp(index: u32, program: i32) -> io::Result<()> {
     let socket = socket::socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -277,7 +282,7 @@ fn set_link_xdp(index: u32, program: &OwnedFd) -> io::Result<()> {
         SockProtocol::NetlinkRoute,
     )?;
     let kernel = NetlinkAddr::new(0, 0);
-    let request = set_link_request(index, program.as_raw_fd());
+    let request = set_link_request(index, program);
     socket::sendto(socket.as_raw_fd(), &request, &kernel, MsgFlags::empty())?;
 
     // The answer is an `nlmsgerr`: a header of 16 bytes, then an errno, negated, or zero.

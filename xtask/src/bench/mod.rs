@@ -8,6 +8,7 @@ mod frames;
 mod ours;
 mod prog_run;
 mod report;
+mod syn;
 
 use std::{
     env,
@@ -26,6 +27,8 @@ use crate::setup::{Scope, setup};
 pub(crate) enum Bench {
     /// ns per frame of the XDP program alone (`BPF_PROG_TEST_RUN`)
     ProgRun,
+    /// SYNs answered per second and CPU per SYN, beside the kernel, and clients among the flood
+    Syn,
 }
 
 #[derive(Args)]
@@ -44,6 +47,10 @@ pub(crate) struct Options {
 struct Programs {
     /// The XDP program.
     ebpf: PathBuf,
+    /// The SYN generator.
+    flood: PathBuf,
+    /// `tcp-user`.
+    server: PathBuf,
     /// Where the results go.
     results: PathBuf,
 }
@@ -53,6 +60,8 @@ impl Programs {
         let objects = target.join("ebpf").join(toolchain::TARGET).join("release");
         Self {
             ebpf: objects.join("tcp-ebpf"),
+            flood: objects.join("syn-flood"),
+            server: target.join("release/tcp-user"),
             results: target.join("bench"),
         }
     }
@@ -74,6 +83,9 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     if wanted(Bench::ProgRun) {
         prog_run::measure(&programs, options.rounds)?;
     }
+    if wanted(Bench::Syn) {
+        syn::measure(&programs, options.rounds)?;
+    }
     Ok(())
 }
 
@@ -81,13 +93,12 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
 fn build() -> Result<PathBuf> {
     let toolchain = setup(Scope::Test)?;
     let target = workspace::target_dir()?;
-    toolchain
-        .build(
-            workspace::root(),
-            &target.join("ebpf"),
-            env::consts::ARCH,
-            "tcp-ebpf",
-        )
-        .map_err(|line| anyhow!(line))?;
+    for program in ["tcp-ebpf", "syn-flood"] {
+        let (root, to) = (workspace::root(), target.join("ebpf"));
+        toolchain
+            .build(root, &to, env::consts::ARCH, program)
+            .map_err(|line| anyhow!(line))?;
+    }
+    crate::build::server()?;
     Ok(target)
 }

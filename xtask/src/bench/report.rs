@@ -33,7 +33,6 @@ pub(crate) fn undisturbed_mean(values: &mut [u32]) -> f64 {
 }
 
 /// The value at a fraction of the sorted values, 0 the first and 1 the last; NaN of none.
-#[expect(dead_code, reason = "for the latencies of the next bench")]
 pub(crate) fn quantile(sorted: &[f64], fraction: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     sorted

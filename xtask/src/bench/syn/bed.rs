@@ -1,0 +1,205 @@
+//! Two namespaces and the wire between them: the generator's end, where one CPU makes SYNs and counts
+//! answers, and the responder's, whose NAPI thread has a CPU to itself.
+//!
+//! Nothing can leave: neither namespace has another interface, a default route, or forwards.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    process,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+use xtask::netns::{Namespace, VethEnd, VethPair};
+
+/// The generator's address; the sources are said to be behind it.
+pub(super) const GENERATOR: &str = "192.0.2.1";
+/// The responder's address.
+pub(super) const RESPONDER: &str = "192.0.2.2";
+
+pub(super) struct Bed {
+    _pair: VethPair,
+    pub(super) generator: Namespace,
+    pub(super) responder: Namespace,
+    /// The interface in the generator's namespace.
+    pub(super) generator_if: String,
+    /// The interface in the responder's namespace.
+    pub(super) responder_if: String,
+    pub(super) generator_mac: [u8; 6],
+    pub(super) responder_mac: [u8; 6],
+    pub(super) cpus: Cpus,
+    /// `/proc/net/dev` of the responder's namespace.
+    devices: File,
+}
+
+/// Who runs where.
+#[derive(Clone, Copy)]
+pub(super) struct Cpus {
+    pub(super) generator: usize,
+    pub(super) responder: usize,
+}
+
+impl Bed {
+    pub(super) fn new() -> Result<Self> {
+        let cpus = Cpus::choose()?;
+        let generator = Namespace::unique("generator")?;
+        let responder = Namespace::unique("responder")?;
+        // A NAPI thread is found by its interface's name, which must be the only one on the machine.
+        let generator_if = format!("b{}g", process::id());
+        let responder_if = format!("b{}r", process::id());
+        let pair = VethPair::create(
+            &VethEnd::new(&generator, &generator_if).address("192.0.2.1/24"),
+            &VethEnd::new(&responder, &responder_if).address("192.0.2.2/24"),
+        )?;
+        let mac = |namespace: &Namespace, interface: &str| {
+            let text = namespace.run("cat", &[&format!("/sys/class/net/{interface}/address")])?;
+            parse_mac(text.trim()).with_context(|| format!("{interface} has no address"))
+        };
+        let devices = responder.enter(|| File::open("/proc/thread-self/net/dev"))??;
+        let bed = Self {
+            generator_mac: mac(&generator, &generator_if)?,
+            responder_mac: mac(&responder, &responder_if)?,
+            _pair: pair,
+            generator,
+            responder,
+            generator_if,
+            responder_if,
+            cpus,
+            devices,
+        };
+        // With GRO a veth has a NAPI even without an XDP program.
+        let device = bed.responder_if.as_str();
+        bed.responder.run("ethtool", &["-K", device, "gro", "on"])?;
+        // The sources are behind the generator, whose address need not be asked for.
+        let mac = bed
+            .generator_mac
+            .map(|octet| format!("{octet:02x}"))
+            .join(":");
+        let neighbour = [
+            "neigh",
+            "replace",
+            GENERATOR,
+            "lladdr",
+            &mac,
+            "nud",
+            "permanent",
+            "dev",
+            device,
+        ];
+        bed.responder.run("ip", &neighbour)?;
+        let route = [
+            "route",
+            "add",
+            "198.18.0.0/15",
+            "via",
+            GENERATOR,
+            "dev",
+            device,
+        ];
+        bed.responder.run("ip", &route)?;
+        Ok(bed)
+    }
+
+    /// Moves the NAPI of both ends to threads and each thread to its CPU. Both must have one, so
+    /// there must be an XDP program at the generator's end.
+    pub(super) fn pin(&self) -> Result<()> {
+        for (namespace, interface, cpu) in [
+            (&self.generator, &self.generator_if, self.cpus.generator),
+            (&self.responder, &self.responder_if, self.cpus.responder),
+        ] {
+            let write = format!("echo 1 > /sys/class/net/{interface}/threaded");
+            namespace.run("sh", &["-c", &write])?;
+            let thread = napi_thread(interface)?;
+            pin(thread, cpu)?;
+            if namespace.name() == self.generator.name() {
+                // Ahead of the generator on the same CPU, so that no answer is lost for want of it.
+                set_realtime(thread)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The frames that the responder's end has received.
+    pub(super) fn received(&self) -> Result<u64> {
+        let mut text = vec![0; 16 * 1024];
+        let len = self.devices.read_at(&mut text, 0)?;
+        let text = String::from_utf8_lossy(&text[..len]);
+        let line = text.lines().find_map(|line| {
+            let (name, rest) = line.split_once(':')?;
+            (name.trim() == self.responder_if).then_some(rest)
+        });
+        let line = line.context("the responder's interface is gone")?;
+        let packets = line.split_whitespace().nth(1);
+        Ok(packets.context("no packet count")?.parse()?)
+    }
+
+    /// The CPU time of the responder's NAPI thread, nanoseconds.
+    pub(super) fn responder_cpu(&self) -> Result<u64> {
+        let thread = napi_thread(&self.responder_if)?;
+        let text = fs::read_to_string(format!("/proc/{thread}/schedstat"))?;
+        let time = text.split_whitespace().next();
+        Ok(time.context("an empty schedstat")?.parse()?)
+    }
+}
+
+impl Cpus {
+    /// Two that share no core, if there are such.
+    fn choose() -> Result<Self> {
+        let allowed = sched_getaffinity(Pid::from_raw(0))?;
+        let cpus: Vec<usize> = (0..CpuSet::count())
+            .filter(|cpu| allowed.is_set(*cpu).unwrap_or(false))
+            .collect();
+        ensure!(cpus.len() >= 2, "generator and responder take a CPU each");
+        let core = |cpu: &usize| {
+            let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+            fs::read_to_string(path).unwrap_or_default()
+        };
+        let generator = cpus[0];
+        let other = cpus[1..].iter().rfind(|cpu| core(cpu) != core(&generator));
+        Ok(Self {
+            generator,
+            responder: *other.unwrap_or(&cpus[cpus.len() - 1]),
+        })
+    }
+}
+
+/// Binds a thread, zero for the calling one, to a CPU.
+pub(super) fn pin(thread: Pid, cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(thread, &set).with_context(|| format!("cannot bind a thread to CPU {cpu}"))
+}
+
+fn set_realtime(thread: Pid) -> Result<()> {
+    let parameter = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameter lives until the call returns.
+    let result = unsafe {
+        libc::sched_setscheduler(thread.as_raw(), libc::SCHED_FIFO, &raw const parameter)
+    };
+    nix::errno::Errno::result(result).context("cannot put a NAPI thread first")?;
+    Ok(())
+}
+
+/// The kernel thread `napi/INTERFACE-ID`.
+fn napi_thread(interface: &str) -> Result<Pid> {
+    let prefix = format!("napi/{interface}-");
+    for entry in fs::read_dir("/proc")? {
+        let Ok(pid) = entry?.file_name().to_string_lossy().parse::<i32>() else {
+            continue;
+        };
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if name.starts_with(&prefix) {
+            return Ok(Pid::from_raw(pid));
+        }
+    }
+    anyhow::bail!("{interface} has no NAPI thread")
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let octets = text.split(':').map(|octet| u8::from_str_radix(octet, 16));
+    octets.collect::<Result<Vec<_>, _>>().ok()?.try_into().ok()
+}

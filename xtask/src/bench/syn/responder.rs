@@ -1,0 +1,260 @@
+//! Who answers.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    process::{Child, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        socket::{self, Backlog, Shutdown},
+    },
+    unistd::Pid,
+};
+use xtask::bpf::{self, Instruction, Verdict};
+
+use super::{
+    super::Programs,
+    PORT,
+    bed::{Bed, RESPONDER},
+};
+
+/// How long the server may take to start or to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Responder {
+    Native,
+    Generic,
+    Bounce,
+    Drop,
+    Cookies,
+    Synproxy,
+}
+
+impl Responder {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Native,
+        Self::Generic,
+        Self::Bounce,
+        Self::Drop,
+        Self::Cookies,
+        Self::Synproxy,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Native => "tcp-xdp, native",
+            Self::Generic => "tcp-xdp, generic",
+            Self::Bounce => "raw XDP_TX bounce",
+            Self::Drop => "XDP_DROP",
+            Self::Cookies => "kernel, tcp_syncookies=2",
+            Self::Synproxy => "kernel, nft SYNPROXY",
+        }
+    }
+
+    /// Whether clients can connect.
+    pub(super) fn serves(self) -> bool {
+        !matches!(self, Self::Bounce | Self::Drop)
+    }
+
+    /// Puts it in place until the value is dropped.
+    pub(super) fn start<'a>(self, bed: &'a Bed, programs: &Programs) -> Result<Running<'a>> {
+        let raw = |program: &[Instruction]| {
+            let program = bpf::load(program)?;
+            bed.responder
+                .enter(|| bpf::attach(&bed.responder_if, &program))??;
+            anyhow::Ok(Running::Raw { bed, program })
+        };
+        match self {
+            Self::Native => Server::start(bed, programs, "native").map(Running::Server),
+            Self::Generic => Server::start(bed, programs, "generic").map(Running::Server),
+            Self::Bounce => raw(&Instruction::bounce()),
+            Self::Drop => raw(&Instruction::always(Verdict::Drop)),
+            Self::Cookies => {
+                bed.responder.sysctl("ipv4/tcp_syncookies", "2")?;
+                Ok(Running::Kernel {
+                    listener: Echo::start(bed)?,
+                    synproxy: None,
+                })
+            }
+            Self::Synproxy => {
+                bed.responder.sysctl("ipv4/tcp_syncookies", "1")?;
+                Ok(Running::Kernel {
+                    listener: Echo::start(bed)?,
+                    synproxy: Some(Synproxy::new(bed)?),
+                })
+            }
+        }
+    }
+}
+
+#[expect(dead_code, reason = "the values are there to be dropped")]
+pub(super) enum Running<'a> {
+    Server(Server),
+    Raw {
+        bed: &'a Bed,
+        program: OwnedFd,
+    },
+    Kernel {
+        listener: Echo,
+        synproxy: Option<Synproxy<'a>>,
+    },
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Self::Raw { bed, .. } = self {
+            let detached = bed.responder.enter(|| bpf::detach(&bed.responder_if));
+            if let Err(error) = detached.and_then(|result| Ok(result?)) {
+                eprintln!("cannot detach a program: {error:#}");
+            }
+        }
+    }
+}
+
+/// `tcp-user run`.
+pub(super) struct Server(Child);
+
+impl Server {
+    fn start(bed: &Bed, programs: &Programs, mode: &str) -> Result<Self> {
+        let mut command = bed.responder.command(&programs.server.to_string_lossy());
+        command.args(["run", "--iface", &bed.responder_if, "--mode", mode]);
+        command.args(["--listen", &format!("*:{PORT}=echo")]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        // In a group of its own, so that Ctrl-C reaches it by way of this process.
+        command.process_group(0);
+        // SAFETY: between fork and exec only `prctl` is called, which is async-signal-safe.
+        unsafe {
+            command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
+        }
+        let mut child = command.spawn().context("cannot start the server")?;
+        let output = child.stdout.take();
+        let server = Self(child);
+        let mut output = BufReader::new(output.context("the server has no output")?);
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            let _ = output.read_line(&mut line);
+            let _ = sender.send(line);
+            // Reads on, so that the server can write.
+            let _ = std::io::copy(&mut output, &mut std::io::sink());
+        });
+        let line = receiver.recv_timeout(PATIENCE).unwrap_or_default();
+        if !line.starts_with("ready ") {
+            bail!("the server does not start: {}", line.trim());
+        }
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Connections are over; what is left of them may go.
+        let pid = Pid::from_raw(self.0.id() as i32);
+        for signal in [Signal::SIGINT, Signal::SIGINT, Signal::SIGKILL] {
+            let _ = kill(pid, signal);
+            let start = Instant::now();
+            while start.elapsed() < PATIENCE / 5 {
+                if !matches!(self.0.try_wait(), Ok(None)) {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// A listening socket of the kernel's, and an echo behind it.
+pub(super) struct Echo(TcpListener);
+
+impl Echo {
+    fn start(bed: &Bed) -> Result<Self> {
+        bed.responder.sysctl("core/somaxconn", "65535")?;
+        bed.responder.sysctl("ipv4/tcp_max_syn_backlog", "65535")?;
+        let listener = bed
+            .responder
+            .enter(|| TcpListener::bind(format!("{RESPONDER}:{PORT}")))?
+            .context("cannot listen")?;
+        // Again, for a longer queue.
+        socket::listen(&listener, Backlog::MAXCONN)?;
+        let accepting = listener.try_clone()?;
+        thread::spawn(move || {
+            while let Ok((stream, _)) = accepting.accept() {
+                let _ = thread::Builder::new()
+                    .stack_size(64 * 1024)
+                    .spawn(move || echo(stream));
+            }
+        });
+        Ok(Self(listener))
+    }
+}
+
+fn echo(mut stream: TcpStream) {
+    let mut octets = [0; 1024];
+    let _ = stream.set_nodelay(true);
+    // A client that is gone is no reason to stay.
+    let _ = stream.set_read_timeout(Some(PATIENCE));
+    while let Ok(len @ 1..) = stream.read(&mut octets) {
+        if stream.write_all(&octets[..len]).is_err() {
+            break;
+        }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        // Ends the `accept` that the other thread is in.
+        let _ = socket::shutdown(
+            std::os::fd::AsRawFd::as_raw_fd(&self.0.as_fd()),
+            Shutdown::Both,
+        );
+    }
+}
+
+/// The rules that put SYNPROXY in front of the listener.
+pub(super) struct Synproxy<'a>(&'a Bed);
+
+impl<'a> Synproxy<'a> {
+    fn new(bed: &'a Bed) -> Result<Self> {
+        let at = format!("iifname {} tcp dport {PORT}", bed.responder_if);
+        let rules = format!(
+            "table ip bench {{
+                chain first {{
+                    type filter hook prerouting priority raw; policy accept;
+                    {at} tcp flags & (fin|syn|rst|ack) == syn notrack
+                }}
+                chain in {{
+                    type filter hook input priority filter; policy accept;
+                    {at} ct state invalid,untracked synproxy mss 1460 wscale 7 timestamp sack-perm
+                    {at} ct state invalid drop
+                }}
+            }}"
+        );
+        bed.responder.run("nft", &[&rules])?;
+        let proxy = Self(bed);
+        // An ACK of a connection that conntrack has not seen is SYNPROXY's.
+        bed.responder
+            .sysctl("netfilter/nf_conntrack_tcp_loose", "0")?;
+        Ok(proxy)
+    }
+}
+
+impl Drop for Synproxy<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.responder.run("nft", &["delete table ip bench"]) {
+            eprintln!("{error:#}");
+        }
+    }
+}
