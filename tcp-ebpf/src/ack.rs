@@ -88,8 +88,7 @@ fn age(seg: &Segment, tsecr: Option<u32>) -> Age {
     };
     if cookie::check(key, &seg.flow, irs, iss, tsecr).is_some() {
         Age::Fresh
-    } else if !seg.is_bare()
-        && cookie::is_early(key, &seg.flow, irs, iss, tsecr, seg.payload_len())
+    } else if !seg.is_bare() && cookie::is_early(key, &seg.flow, irs, iss, tsecr, seg.payload_len())
     {
         Age::Early
     } else if cookie::check(old, &seg.flow, irs, iss, tsecr).is_some() {

@@ -219,14 +219,7 @@ fn the_bounds_are_those_of_the_docs() {
 fn data_behind_a_lost_first_segment_is_known_as_early_and_not_accepted() {
     for ts in [false, true] {
         let flow = v4(8000);
-        let (c, n) = make(
-            &KEY,
-            0,
-            &flow,
-            5,
-            &offer(Some(1460), None, true, ts),
-            false,
-        );
+        let (c, n) = make(&KEY, 0, &flow, 5, &offer(Some(1460), None, true, ts), false);
         let tsecr = ts.then_some(c.tsval);
         for k in 1..=MAX_EARLY {
             let irs = 5 + k * 1448;

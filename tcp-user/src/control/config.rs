@@ -40,7 +40,8 @@ pub struct Tcp {
     /// keepalive probe (RFC 9293 §3.8.4).
     #[serde(deserialize_with = "duration")]
     pub keepalive: Duration,
-    /// `tcp.congestion`, default `"reno"`: congestion control (RFC 5681, RFC 6582).
+    /// `tcp.congestion`, default `"cubic"`: congestion control, `"cubic"` (RFC 9438) or
+    /// `"reno"` (RFC 5681, RFC 6582).
     pub congestion: Congestion,
     /// `tcp.recv_buffer`, octets, default 1048576: receive buffer of one connection at
     /// most; it bounds the window that we announce. At least 4096.
@@ -59,7 +60,7 @@ impl Default for Tcp {
             msl: Duration::from_secs(30),
             rto_min: Duration::from_millis(200),
             keepalive: Duration::ZERO,
-            congestion: Congestion::Reno,
+            congestion: Congestion::Cubic,
             recv_buffer: 1 << 20,
             send_buffer: 1 << 20,
             max_connections: 1 << 17,
@@ -71,7 +72,9 @@ impl Default for Tcp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Congestion {
-    /// Slow start, congestion avoidance, fast retransmit and `NewReno` recovery.
+    /// CUBIC with `HyStart++` (RFC 9438, RFC 9406).
+    Cubic,
+    /// The windows of `NewReno` (RFC 5681, RFC 6582).
     Reno,
 }
 
@@ -289,6 +292,10 @@ impl Config {
             msl: self.tcp.msl,
             rto_min: self.tcp.rto_min,
             keepalive: (!self.tcp.keepalive.is_zero()).then_some(self.tcp.keepalive),
+            congestion: match self.tcp.congestion {
+                Congestion::Cubic => proto::Algorithm::Cubic,
+                Congestion::Reno => proto::Algorithm::Reno,
+            },
             recv_buffer,
             send_buffer: self.tcp.send_buffer,
             max_connections: self.tcp.max_connections as usize,
@@ -413,7 +420,7 @@ mod tests {
             ("msl=1s", "msl"),
             ("tcp.msl", "key=value"),
             ("tcp.msl=fast", "fast"),
-            ("tcp.congestion=cubic", "cubic"),
+            ("tcp.congestion=bbr", "bbr"),
             ("cookie.slot=0", "cookie.slot"),
             ("tcp.max_connections=-1", "max_connections"),
             ("tcp.recv_buffer=1", "tcp.recv_buffer"),

@@ -1,5 +1,6 @@
 //! What the engine can be told. The TOML keys of `control::config` map onto this.
 
+use super::congestion::Algorithm;
 use std::time::Duration;
 use tcp_common::abi::Secrets;
 
@@ -12,6 +13,8 @@ pub struct Config {
     pub rto_min: Duration,
     /// Idle time before the first keepalive probe (RFC 9293 §3.8.4); `None`: no probes.
     pub keepalive: Option<Duration>,
+    /// Congestion control of new connections.
+    pub congestion: Algorithm,
     /// Octets of receive buffer per connection at most; bounds RCV.WND.
     pub recv_buffer: usize,
     /// Octets of send buffer per connection at most.
@@ -39,6 +42,7 @@ impl Default for Config {
             msl: Duration::from_secs(30),
             rto_min: Duration::from_millis(200),
             keepalive: None,
+            congestion: Algorithm::Cubic,
             recv_buffer: 1 << 20,
             send_buffer: 1 << 20,
             max_connections: 1 << 17,

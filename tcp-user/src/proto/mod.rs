@@ -23,7 +23,7 @@
 //! | `time_wait` | what is left of a connection for 2 MSL |
 //! | `limit` | how many challenge ACKs are sent (RFC 5961 §7) |
 //! | `assembler`, `recv_buffer`, `send_buffer`, `ring` | octets; no memory while empty |
-//! | `rtt`, `congestion`, `wheel` | RFC 6298, RFC 5681 and 6582, timers |
+//! | `rtt`, `congestion`, `wheel` | RFC 6298; CUBIC, NewReno and PRR; timers |
 //!
 //! Nothing a peer sends makes the engine panic or allocate per segment: what is
 //! stored per connection is bounded by its buffers, and what is answered to
@@ -32,7 +32,6 @@
 #[allow(dead_code, reason = "parts wait for autotuning, path MTU and RACK")]
 mod assembler;
 mod config;
-#[allow(dead_code, reason = "parts wait for autotuning, path MTU and RACK")]
 mod congestion;
 mod connection;
 mod endpoint;
@@ -43,7 +42,6 @@ mod limit;
 #[allow(dead_code, reason = "parts wait for autotuning, path MTU and RACK")]
 mod recv_buffer;
 mod ring;
-#[allow(dead_code, reason = "parts wait for autotuning, path MTU and RACK")]
 mod rtt;
 #[cfg(test)]
 mod script;
@@ -60,6 +58,7 @@ mod trace;
 mod wheel;
 
 pub use config::{Config, Keys};
+pub use congestion::Algorithm;
 pub use endpoint::{ConnId, ConnInfo, Disposition, Endpoint, Refused};
 pub use event::{CloseReason, Event};
 pub use instant::Instant;

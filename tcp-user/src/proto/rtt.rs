@@ -60,6 +60,11 @@ impl RttEstimator {
         }
     }
 
+    /// The timer has expired and no sample came since.
+    pub(crate) fn is_backed_off(&self) -> bool {
+        self.backoff > 0
+    }
+
     /// Ends backoff without a sample, when new data was acknowledged.
     pub(crate) fn reset_backoff(&mut self) {
         self.backoff = 0;
@@ -90,6 +95,7 @@ impl RttEstimator {
     }
 
     /// Variation of the round-trip time; zero before the first sample.
+    #[cfg(test)]
     pub(crate) fn rttvar(&self) -> Duration {
         Duration::from_micros(self.rttvar.into())
     }

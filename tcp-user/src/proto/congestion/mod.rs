@@ -1,20 +1,26 @@
 //! Congestion control: how much may be in flight.
 //!
 //! A controller counts octets and knows nothing of sequence numbers; loss detection
-//! stays with the sender, which reports here what it found. The calls follow
-//! RFC 5681 and RFC 6582:
+//! stays with the sender, which reports here what it found:
 //!
 //! ```text
-//! new data acked       on_ack
-//! third duplicate ACK  enter_recovery → on_dup_ack_in_recovery* / on_partial_ack* → exit_recovery
-//! RTO                  on_timeout
-//! idle for an RTO      on_idle_restart, before the next segment
+//! data acked, no recovery    on_ack
+//! loss found                 on_loss → set_cwnd* (by Prr, for each ACK) → on_recovered
+//! RTO                        on_timeout
+//! idle for an RTO            on_idle_restart, before the next segment
 //! ```
+//!
+//! What turns out to have been no loss is undone by putting back a copy of the controller.
 
+mod cubic;
+mod prr;
 mod reno;
 
 use super::Instant;
+pub(crate) use cubic::Cubic;
+pub(crate) use prr::Prr;
 pub(crate) use reno::Reno;
+use std::time::Duration;
 
 /// The congestion window never grows past this; no window does (RFC 7323 §2.2).
 pub(crate) const MAX_CWND: u32 = 1 << 30;
@@ -27,37 +33,57 @@ pub(crate) const fn initial_window(mss: u32) -> u32 {
     if 10 * mss < cap { 10 * mss } else { cap }
 }
 
+/// Congestion control of new connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Algorithm {
+    /// CUBIC (RFC 9438) with `HyStart++` (RFC 9406).
+    #[default]
+    Cubic,
+    /// `NewReno` (RFC 5681, RFC 6582).
+    Reno,
+}
+
+/// What an ACK of new data says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ack {
+    pub(crate) now: Instant,
+    /// Octets that it delivered; what was sacked before is not among them.
+    pub(crate) acked: u32,
+    /// The congestion window, not the application, was the limit: a window that is not
+    /// used does not grow.
+    pub(crate) limited: bool,
+    /// The round trip of what was delivered, if it can be told.
+    pub(crate) rtt: Option<Duration>,
+    /// It acknowledges the first octet that was sent after the last such ACK: once a
+    /// round trip.
+    pub(crate) new_round: bool,
+}
+
 /// One congestion-control algorithm for one connection. All sizes in octets.
 pub(crate) trait Congestion {
-    /// Slow start from the initial window; `mss` is the size of a full segment (SMSS).
-    fn new(mss: u32) -> Self;
+    /// New data was acknowledged outside recovery, or in slow start after a timeout.
+    fn on_ack(&mut self, ack: &Ack);
 
-    /// `acked` octets of new data were acknowledged outside recovery. `flight` is what
-    /// was in flight before; `limited` says that it filled the window: a window
-    /// that is not used does not grow.
-    fn on_ack(&mut self, now: Instant, acked: u32, flight: u32, limited: bool);
+    /// A loss was found without a timeout: lowers ssthresh. `flight` octets were
+    /// sent and not acknowledged (RFC 5681 §3.2 step 2). cwnd is set with
+    /// [`Self::set_cwnd`] from now on.
+    fn on_loss(&mut self, flight: u32);
 
-    /// Loss was found by duplicate ACKs: fast retransmit (RFC 6582 §3.2 step 2).
-    fn enter_recovery(&mut self, now: Instant, flight: u32);
+    /// What is in flight is governed by proportional rate reduction.
+    fn set_cwnd(&mut self, cwnd: u32);
 
-    /// Another duplicate ACK: a segment has left the network (step 3).
-    fn on_dup_ack_in_recovery(&mut self);
-
-    /// An ACK of `acked` octets that does not cover what was sent before recovery (step 3,
-    /// "partial acknowledgment").
-    fn on_partial_ack(&mut self, acked: u32);
-
-    /// An ACK covers all that was sent before recovery (step 3, "full acknowledgment").
-    fn exit_recovery(&mut self, flight: u32);
+    /// Recovery is over: cwnd is ssthresh.
+    fn on_recovered(&mut self);
 
     /// The retransmission timer expired with `flight` octets out (RFC 5681 §3.1). Called for
     /// each expiry; only the first of a row lowers ssthresh.
-    fn on_timeout(&mut self, now: Instant, flight: u32);
+    fn on_timeout(&mut self, flight: u32);
 
     /// Nothing was sent for longer than an RTO (RFC 5681 §4.1).
     fn on_idle_restart(&mut self);
 
     /// The segment size changed (path MTU).
+    #[allow(dead_code, reason = "nothing changes it yet but tests")]
     fn set_mss(&mut self, mss: u32);
 
     /// Congestion window.
@@ -70,72 +96,74 @@ pub(crate) trait Congestion {
 /// The algorithm that a connection uses. An enum, so that a TCB needs no box for it.
 #[derive(Clone, Debug)]
 pub(crate) enum Controller {
-    /// `NewReno` (RFC 5681, RFC 6582).
+    /// CUBIC.
+    Cubic(Cubic),
+    /// `NewReno`.
     Reno(Reno),
 }
 
+impl Controller {
+    /// Slow start from the initial window; `mss` is the size of a full segment (SMSS).
+    pub(crate) fn new(algorithm: Algorithm, mss: u32) -> Self {
+        match algorithm {
+            Algorithm::Cubic => Self::Cubic(Cubic::new(mss)),
+            Algorithm::Reno => Self::Reno(Reno::new(mss)),
+        }
+    }
+
+    /// The last reduction was a mistake: everything as in `before`, and the window at
+    /// least as it is.
+    pub(crate) fn undo(&mut self, before: Self) {
+        let cwnd = self.cwnd().max(before.cwnd());
+        *self = before;
+        self.set_cwnd(cwnd);
+    }
+}
+
+/// Calls the method of whichever it is.
+macro_rules! each {
+    ($self:expr, $c:ident => $call:expr) => {
+        match $self {
+            Self::Cubic($c) => $call,
+            Self::Reno($c) => $call,
+        }
+    };
+}
+
 impl Congestion for Controller {
-    fn new(mss: u32) -> Self {
-        Self::Reno(Reno::new(mss))
+    fn on_ack(&mut self, ack: &Ack) {
+        each!(self, c => c.on_ack(ack));
     }
 
-    fn on_ack(&mut self, now: Instant, acked: u32, flight: u32, limited: bool) {
-        match self {
-            Self::Reno(c) => c.on_ack(now, acked, flight, limited),
-        }
+    fn on_loss(&mut self, flight: u32) {
+        each!(self, c => c.on_loss(flight));
     }
 
-    fn enter_recovery(&mut self, now: Instant, flight: u32) {
-        match self {
-            Self::Reno(c) => c.enter_recovery(now, flight),
-        }
+    fn set_cwnd(&mut self, cwnd: u32) {
+        each!(self, c => c.set_cwnd(cwnd));
     }
 
-    fn on_dup_ack_in_recovery(&mut self) {
-        match self {
-            Self::Reno(c) => c.on_dup_ack_in_recovery(),
-        }
+    fn on_recovered(&mut self) {
+        each!(self, c => c.on_recovered());
     }
 
-    fn on_partial_ack(&mut self, acked: u32) {
-        match self {
-            Self::Reno(c) => c.on_partial_ack(acked),
-        }
-    }
-
-    fn exit_recovery(&mut self, flight: u32) {
-        match self {
-            Self::Reno(c) => c.exit_recovery(flight),
-        }
-    }
-
-    fn on_timeout(&mut self, now: Instant, flight: u32) {
-        match self {
-            Self::Reno(c) => c.on_timeout(now, flight),
-        }
+    fn on_timeout(&mut self, flight: u32) {
+        each!(self, c => c.on_timeout(flight));
     }
 
     fn on_idle_restart(&mut self) {
-        match self {
-            Self::Reno(c) => c.on_idle_restart(),
-        }
+        each!(self, c => c.on_idle_restart());
     }
 
     fn set_mss(&mut self, mss: u32) {
-        match self {
-            Self::Reno(c) => c.set_mss(mss),
-        }
+        each!(self, c => c.set_mss(mss));
     }
 
     fn cwnd(&self) -> u32 {
-        match self {
-            Self::Reno(c) => c.cwnd(),
-        }
+        each!(self, c => c.cwnd())
     }
 
     fn ssthresh(&self) -> u32 {
-        match self {
-            Self::Reno(c) => c.ssthresh(),
-        }
+        each!(self, c => c.ssthresh())
     }
 }

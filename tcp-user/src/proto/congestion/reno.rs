@@ -1,7 +1,6 @@
-//! `NewReno`: RFC 5681 with the byte counting of RFC 3465 (L = 2) and the recovery of
-//! RFC 6582.
+//! The windows of `NewReno`: RFC 5681 with the byte counting of RFC 3465 (L = 2).
 
-use super::{Congestion, Instant, MAX_CWND, initial_window};
+use super::{Ack, Congestion, MAX_CWND, initial_window};
 
 /// State of one connection. 20 octets.
 #[derive(Clone, Debug)]
@@ -19,6 +18,18 @@ pub(crate) struct Reno {
 }
 
 impl Reno {
+    pub(crate) fn new(mss: u32) -> Self {
+        let mss = mss.clamp(1, 1 << 16);
+        Self {
+            mss,
+            cwnd: initial_window(mss),
+            ssthresh: u32::MAX,
+            counted: 0,
+            timed_out: false,
+            cautious: false,
+        }
+    }
+
     /// RFC 5681 equation (4).
     fn halve(&mut self, flight: u32) {
         self.ssthresh = (flight / 2).max(2 * self.mss);
@@ -31,21 +42,9 @@ impl Reno {
 }
 
 impl Congestion for Reno {
-    fn new(mss: u32) -> Self {
-        let mss = mss.clamp(1, 1 << 16);
-        Self {
-            mss,
-            cwnd: initial_window(mss),
-            ssthresh: u32::MAX,
-            counted: 0,
-            timed_out: false,
-            cautious: false,
-        }
-    }
-
-    fn on_ack(&mut self, _now: Instant, acked: u32, _flight: u32, limited: bool) {
+    fn on_ack(&mut self, ack: &Ack) {
         self.timed_out = false;
-        if !limited {
+        if !ack.limited {
             return;
         }
         if self.cwnd < self.ssthresh {
@@ -54,10 +53,10 @@ impl Congestion for Reno {
             } else {
                 2 * self.mss
             };
-            self.grow(acked.min(limit));
+            self.grow(ack.acked.min(limit));
         } else {
             self.cautious = false;
-            self.counted = self.counted.saturating_add(acked);
+            self.counted = self.counted.saturating_add(ack.acked);
             if self.counted >= self.cwnd {
                 self.counted -= self.cwnd;
                 self.grow(self.mss);
@@ -67,36 +66,20 @@ impl Congestion for Reno {
         }
     }
 
-    fn enter_recovery(&mut self, _now: Instant, flight: u32) {
+    fn on_loss(&mut self, flight: u32) {
         self.halve(flight);
-        // Three duplicates: three segments have left the network.
-        self.cwnd = self.ssthresh.saturating_add(3 * self.mss).min(MAX_CWND);
     }
 
-    fn on_dup_ack_in_recovery(&mut self) {
-        self.grow(self.mss);
+    fn set_cwnd(&mut self, cwnd: u32) {
+        self.cwnd = cwnd.clamp(self.mss, MAX_CWND);
     }
 
-    fn on_partial_ack(&mut self, acked: u32) {
+    fn on_recovered(&mut self) {
         self.timed_out = false;
-        self.cwnd = self.cwnd.saturating_sub(acked);
-        if acked >= self.mss {
-            self.grow(self.mss);
-        }
-        // So that the retransmission of the next hole always fits.
-        self.cwnd = self.cwnd.max(self.mss);
+        self.set_cwnd(self.ssthresh);
     }
 
-    fn exit_recovery(&mut self, flight: u32) {
-        self.timed_out = false;
-        // The choice of RFC 6582 §3.2 that cannot cause a burst.
-        self.cwnd = self
-            .ssthresh
-            .min(flight.max(self.mss).saturating_add(self.mss))
-            .min(MAX_CWND);
-    }
-
-    fn on_timeout(&mut self, _now: Instant, flight: u32) {
+    fn on_timeout(&mut self, flight: u32) {
         if !self.timed_out {
             self.halve(flight);
         }

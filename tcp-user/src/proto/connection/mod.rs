@@ -5,20 +5,23 @@
 //! TIME-WAIT entry, an RST) is the endpoint's to do.
 //!
 //! - `receive`: a segment in the order of RFC 9293 §3.10.7.4
-//! - `acknowledge`: its fifth step, the ACK field, and loss recovery
-//! - `scoreboard`: what the peer holds beyond SND.UNA, by its SACK blocks
+//! - `acknowledge`: its fifth step, the ACK field
+//! - `flight`: what is in flight and loss recovery, with `scoreboard` and `rack`
 //! - `send`: what to send next, and sending it
 //! - `timer`: retransmission, persist, delayed ACK, keepalive, FIN-WAIT-2
 //! - `state`: the states
 
 mod acknowledge;
+mod flight;
+mod rack;
 mod receive;
 mod scoreboard;
 mod send;
 pub(super) mod state;
 mod timer;
 
-use self::scoreboard::Scoreboard;
+use self::flight::Flight;
+use self::rack::Reordering;
 use self::state::Phase;
 pub(super) use self::timer::NEVER;
 use self::timer::Timers;
@@ -64,10 +67,7 @@ pub(super) enum Step {
 /// The send sequence space (RFC 9293 §3.3.1).
 struct Send {
     una: SeqNum,
-    /// Next to send. Set back to `una` by a timeout, so the RFC's SND.NXT is `max`.
     nxt: SeqNum,
-    /// One past the highest ever sent.
-    max: SeqNum,
     /// Octets, scaled.
     wnd: u32,
     wl1: SeqNum,
@@ -146,17 +146,9 @@ pub(super) struct Connection {
     sack: bool,
     rtt: RttEstimator,
     congestion: Controller,
-    /// Duplicate ACKs in a row.
-    dup_acks: u8,
-    /// In fast recovery until `recover` is acknowledged (RFC 6582).
-    in_recovery: bool,
-    recover: SeqNum,
-    /// SACK blocks received, if any tell something.
-    scoreboard: Option<Box<Scoreboard>>,
-    /// The segment being timed: its end and when it was sent (RFC 6298 §3); [`NEVER`]
-    /// if there is none.
-    timed: SeqNum,
-    timed_at: Instant,
+    /// What is in flight; `None` while nothing is.
+    flight: Option<Box<Flight>>,
+    reordering: Reordering,
     send_buffer: SendBuffer,
     recv_buffer: RecvBuffer,
     assembler: Assembler,
@@ -168,8 +160,6 @@ pub(super) struct Connection {
     ack_now: bool,
     /// Duplicate ACKs due, one for each segment out of order (RFC 5681 §4.2).
     dup_acks_due: u8,
-    /// The first segment is to be sent again.
-    resend_head: bool,
     /// The window keeps data back and the persist timer fired.
     probe: bool,
     keepalive_due: bool,
@@ -253,7 +243,6 @@ impl Connection {
             snd: Send {
                 una,
                 nxt: una,
-                max: una,
                 wnd,
                 wl1: seg.seq,
                 wl2: seg.ack,
@@ -274,13 +263,9 @@ impl Connection {
             stamps,
             sack: negotiated.sack,
             rtt: RttEstimator::new(config.rto_min),
-            congestion: Controller::new(u32::from(mss)),
-            dup_acks: 0,
-            in_recovery: false,
-            recover: una,
-            scoreboard: None,
-            timed: una,
-            timed_at: NEVER,
+            congestion: Controller::new(config.congestion, u32::from(mss)),
+            flight: None,
+            reordering: Reordering::new(),
             send_buffer: SendBuffer::new(config.send_buffer),
             recv_buffer: RecvBuffer::new(capacity),
             assembler: Assembler::new(),
@@ -289,7 +274,6 @@ impl Connection {
             keepalives: 0,
             ack_now: false,
             dup_acks_due: 0,
-            resend_head: false,
             probe: false,
             keepalive_due: false,
             cwnd_limited: false,
@@ -345,7 +329,7 @@ impl Connection {
     pub(super) fn time_wait(&self) -> TimeWait {
         TimeWait {
             flow: self.flow,
-            snd_nxt: self.snd.max,
+            snd_nxt: self.snd.nxt,
             rcv_nxt: self.rcv.nxt,
             timestamps: self.stamps.map(|s| (s.offset, s.recent)),
             window: self.window_to_announce().0,
@@ -452,7 +436,7 @@ impl Connection {
 
     /// ABORT (RFC 9293 §3.10.5).
     pub(super) fn abort(&self) -> Step {
-        Step::Abort(self.snd.max)
+        Step::Abort(self.snd.nxt)
     }
 
     pub(super) fn info(&self, now: Instant) -> ConnInfo {
@@ -464,9 +448,9 @@ impl Connection {
             recv_queue: self.recv_buffer.len(),
             srtt: self.rtt.srtt(),
             rto: self.rtt.rto(),
-            in_flight: self.in_flight(),
-            cwnd: self.congestion_limit(),
+            cwnd: self.congestion.cwnd(),
             ssthresh: self.congestion.ssthresh(),
+            in_flight: self.pipe(),
             mss: self.snd.mss,
             retransmits: u64::from(self.retransmits),
             bytes_in: self.bytes_in,
@@ -488,7 +472,7 @@ impl Connection {
 }
 
 /// Most of an idle connection's memory; DESIGN wants 400 octets in all.
-const _: () = assert!(size_of::<Connection>() <= 384);
+const _: () = assert!(size_of::<Connection>() <= 376);
 
 /// FIN-WAIT-2 of a connection that nobody reads ends after this.
 const FIN_WAIT_2: Duration = Duration::from_mins(1);

@@ -3,9 +3,10 @@
 //! [`Connection::plan`] decides without changing anything, so that the endpoint can
 //! ask whether a connection has output; [`Connection::transmit`] carries it out.
 
+use super::flight::Flight;
 use super::state::{Inferred, Phase};
 use super::timer::NEVER;
-use super::{Connection, Env, Instant, Scoreboard};
+use super::{Connection, Env, Instant};
 use crate::proto::congestion::Congestion;
 use crate::proto::frame::{Outgoing, sack_len};
 use crate::proto::segment::SackList;
@@ -19,12 +20,12 @@ const SACK_ON_TEXT: u16 = 256;
 /// Why a segment is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
-    /// The next octets: new, or again after a timeout.
+    /// New octets.
     Text,
-    /// The first octets again, in fast recovery.
-    Head,
-    /// Octets that the peer's SACK blocks leave out, in fast recovery.
-    Hole,
+    /// Lost octets again.
+    Again,
+    /// New octets, or the last ones again, as a tail loss probe.
+    TailProbe,
     /// A zero-window probe.
     Probe,
     Keepalive,
@@ -47,7 +48,7 @@ impl Connection {
 
     /// Something was sent and is not acknowledged.
     pub(super) fn is_outstanding(&self) -> bool {
-        self.snd.una != self.snd.max
+        self.snd.una != self.snd.nxt
     }
 
     /// Something was sent and is not acknowledged, or waits to be sent.
@@ -67,7 +68,7 @@ impl Connection {
         self.plan_text().or_else(|| {
             if self.keepalive_due {
                 // RFC 9293 §3.8.4: SEG.SEQ = SND.NXT-1.
-                return Some(Plan::empty(Kind::Keepalive, self.snd.max - 1));
+                return Some(Plan::empty(Kind::Keepalive, self.snd.nxt - 1));
             }
             (self.ack_now || self.dup_acks_due > 0).then(|| Plan::empty(Kind::Ack, self.ack_seq()))
         })
@@ -81,23 +82,9 @@ impl Connection {
         if self.queued() == 0 {
             return None;
         }
-        let mss = self.text_limit();
-        let buffered = self.send_buffer.len();
-        let open = self.snd.wnd as usize;
-        if self.resend_head && self.is_outstanding() && open > 0 {
-            let sent = self.snd.max.distance_from(self.snd.una) as usize;
-            let len = buffered.min(mss).min(sent).min(open);
-            return Some(Plan {
-                kind: Kind::Head,
-                seq: self.snd.una,
-                len,
-                fin: self.phase.has_fin() && len == buffered && sent > len && open > len,
-            });
-        }
-        let in_flight = self.snd.nxt.distance_from(self.snd.una) as usize;
         if self.probe && self.snd.wnd == 0 {
             // One octet beyond the window, or the FIN if that is next.
-            let len = buffered.min(1);
+            let len = self.send_buffer.len().min(1);
             return Some(Plan {
                 kind: Kind::Probe,
                 seq: self.snd.una,
@@ -105,9 +92,73 @@ impl Connection {
                 fin: len == 0,
             });
         }
-        if let Some(plan) = self.plan_hole(mss) {
-            return Some(plan);
+        if let Some(flight) = &self.flight {
+            if flight.probe_due {
+                return self.plan_tail_probe(flight);
+            }
+            if let Some((start, end)) = flight.board.next_lost() {
+                let plan = self.plan_again(Kind::Again, start, end)?;
+                return self.fits(plan.len).then_some(plan);
+            }
         }
+        self.plan_new()
+    }
+
+    /// Whether the congestion window has room. One segment may always be in flight.
+    fn fits(&self, len: usize) -> bool {
+        let Some(flight) = &self.flight else {
+            return true;
+        };
+        let pipe = flight.pipe();
+        pipe == 0 || flight.force || pipe + len as u32 <= self.congestion.cwnd()
+    }
+
+    /// Octets of `[start, end)` once more, as many as a segment takes.
+    fn plan_again(&self, kind: Kind, start: SeqNum, end: SeqNum) -> Option<Plan> {
+        let buffered = self.send_buffer.len();
+        let offset = start.distance_from(self.snd.una) as usize;
+        let octets = end.distance_from(start) as usize;
+        let room = (self.snd.wnd as usize).saturating_sub(offset);
+        let text = buffered.saturating_sub(offset).min(octets);
+        let len = text.min(self.text_limit()).min(room);
+        let fin = self.phase.has_fin()
+            && octets > text
+            && offset + len == buffered.max(offset)
+            && room > len;
+        (len > 0 || fin).then_some(Plan {
+            kind,
+            seq: start,
+            len,
+            fin,
+        })
+    }
+
+    /// RFC 8985 §7.3: a new segment if there is one, whatever cwnd and Nagle say,
+    /// else the last one again.
+    fn plan_tail_probe(&self, flight: &Flight) -> Option<Plan> {
+        let in_flight = self.snd.nxt.distance_from(self.snd.una) as usize;
+        let buffered = self.send_buffer.len();
+        let room = (self.snd.wnd as usize).saturating_sub(in_flight);
+        let unsent = buffered.saturating_sub(in_flight);
+        let len = unsent.min(self.text_limit()).min(room);
+        if len > 0 {
+            return Some(Plan {
+                kind: Kind::TailProbe,
+                seq: self.snd.nxt,
+                len,
+                fin: self.phase.has_fin() && len == unsent && room > len,
+            });
+        }
+        let last = flight.board.last()?;
+        let fin = u32::from(in_flight > buffered);
+        let most = (self.text_limit() as u32 + fin).min(last.len());
+        self.plan_again(Kind::TailProbe, last.end - most, last.end)
+    }
+
+    fn plan_new(&self) -> Option<Plan> {
+        let mss = self.text_limit();
+        let buffered = self.send_buffer.len();
+        let in_flight = self.snd.nxt.distance_from(self.snd.una) as usize;
         let unsent = buffered.saturating_sub(in_flight);
         let fin_unsent = self.phase.has_fin() && in_flight <= buffered;
         if unsent == 0 && !fin_unsent {
@@ -117,15 +168,16 @@ impl Connection {
         let len = unsent.min(mss).min(window);
         // The FIN takes a sequence number of the window, too.
         let fin = fin_unsent && len == unsent && window > len;
+        let plan = Plan {
+            kind: Kind::Text,
+            seq: self.snd.nxt,
+            len,
+            fin,
+        };
         if len == 0 {
-            return fin.then_some(Plan {
-                kind: Kind::Text,
-                seq: self.snd.nxt,
-                len,
-                fin,
-            });
+            return fin.then_some(plan);
         }
-        if in_flight > 0 && !self.congestion_allows(len) {
+        if !self.fits(len) {
             return None;
         }
         // Sender's SWS avoidance (RFC 9293 §3.8.6.2.1) with Nagle's algorithm in
@@ -134,72 +186,10 @@ impl Connection {
         let last = len == unsent;
         let small_outstanding = self.snd.small.after(self.snd.una);
         let worth = len == mss
-            || self.snd.nxt.before(self.snd.max)
             || (last && (self.phase.has_fin() || !self.nagle || !small_outstanding))
             || len * 2 >= self.snd.max_wnd as usize
             || self.probe;
-        worth.then_some(Plan {
-            kind: Kind::Text,
-            seq: self.snd.nxt,
-            len,
-            fin,
-        })
-    }
-
-    /// RFC 6675 §5 (C): the first hole that was not filled yet, as long as less than
-    /// ssthresh is in the network.
-    fn plan_hole(&self, mss: usize) -> Option<Plan> {
-        let board = self.scoreboard.as_ref().filter(|_| self.in_recovery)?;
-        let lost = board.lost_below(u32::from(self.snd.mss))?;
-        let from = self.snd.una.max(board.resent);
-        let (seq, octets) = board.hole(from, lost)?;
-        let offset = seq.distance_from(self.snd.una) as usize;
-        let open = (self.snd.wnd as usize).saturating_sub(offset);
-        let hole = (octets as usize).min(open);
-        let text = self.send_buffer.len().saturating_sub(offset);
-        let len = text.min(hole).min(mss);
-        let fin = self.phase.has_fin() && len == text && hole > len;
-        ((len > 0 || fin) && self.congestion_allows(len)).then_some(Plan {
-            kind: Kind::Hole,
-            seq,
-            len,
-            fin,
-        })
-    }
-
-    /// Whether `len` octets more may be in the network.
-    fn congestion_allows(&self, len: usize) -> bool {
-        self.in_flight() as usize + len <= self.congestion_limit() as usize
-    }
-
-    /// Octets that are believed to be in the network.
-    pub(super) fn in_flight(&self) -> u32 {
-        match &self.scoreboard {
-            Some(board) if self.in_recovery => self.pipe(board),
-            _ => self.snd.nxt.distance_from(self.snd.una),
-        }
-    }
-
-    /// Octets that may be in the network: cwnd, and a segment more for each of the first
-    /// two duplicate ACKs (limited transmit, RFC 3042). In recovery with SACK nothing
-    /// is inflated: cwnd is ssthresh.
-    pub(super) fn congestion_limit(&self) -> u32 {
-        if !self.in_recovery {
-            let extra = u32::from(self.dup_acks.min(2)) * u32::from(self.snd.mss);
-            self.congestion.cwnd().saturating_add(extra)
-        } else if self.scoreboard.is_some() {
-            self.congestion.ssthresh()
-        } else {
-            self.congestion.cwnd()
-        }
-    }
-
-    /// RFC 6675 §4, `SetPipe`: octets in the network. What is lost is not there, unless
-    /// it was sent again.
-    fn pipe(&self, board: &Scoreboard) -> u32 {
-        let (una, max) = (self.snd.una, self.snd.max);
-        let lost = board.lost_below(u32::from(self.snd.mss)).unwrap_or(una);
-        board.missing(lost, max) + board.missing(una, board.resent.min(lost))
+        worth.then_some(plan)
     }
 
     /// Octets of text in the next segment at most.
@@ -244,7 +234,7 @@ impl Connection {
     /// that was shrunk or probed, where the peer would not take it.
     fn ack_seq(&self) -> SeqNum {
         let edge = self.snd.una + self.snd.wnd;
-        self.snd.max.min(edge)
+        self.snd.nxt.min(edge)
     }
 
     /// The window as the buffer would allow, in whole units of its scale.
@@ -325,12 +315,12 @@ impl Connection {
             },
         };
         let len = segment.write(buf)?;
-        let again = plan.seq.before(self.snd.max);
         let note = match plan.kind {
             Kind::Probe => "window probe",
+            Kind::TailProbe => "loss probe",
             Kind::Keepalive => "keepalive",
-            Kind::Text | Kind::Head | Kind::Hole if again => "retransmission",
-            Kind::Text | Kind::Head | Kind::Hole | Kind::Ack => "",
+            Kind::Again => "retransmission",
+            Kind::Text | Kind::Ack => "",
         };
         let record = trace.map(|sink| {
             let record = segment.trace(now, octets, self.client, self.phase.name(), note);
@@ -355,45 +345,50 @@ impl Connection {
             return;
         }
         let end = plan.seq + plan.len as u32 + u32::from(plan.fin);
-        if plan.seq.before(self.snd.max) {
-            self.retransmits = self.retransmits.saturating_add(1);
-            self.timed_at = NEVER;
-        } else if self.timed_at == NEVER {
-            self.timed = end;
-            self.timed_at = now;
-        }
         let idle = !self.is_outstanding();
+        let again = plan.seq.before(self.snd.nxt);
+        let srtt = self.rtt.srtt();
+        let una = self.snd.una;
         self.bytes_out += u64::from(end.distance_from(plan.seq));
-        match plan.kind {
-            Kind::Head | Kind::Hole => {
-                self.resend_head &= plan.kind != Kind::Head;
-                if let Some(board) = &mut self.scoreboard {
-                    board.resent = board.resent.max(end);
-                }
-            }
-            Kind::Probe => self.probe = false,
-            Kind::Text | Kind::Keepalive | Kind::Ack => {
-                self.probe = false;
-                self.snd.nxt = end;
-                if plan.len < usize::from(self.snd.mss) {
-                    self.snd.small = end;
-                }
-            }
+        let mut flight = self
+            .flight
+            .take()
+            .unwrap_or_else(|| Box::new(Flight::new(una, srtt)));
+        if again {
+            self.retransmits = self.retransmits.saturating_add(1);
+            flight.on_retransmit(plan.seq, end, now);
+        } else {
+            flight.on_new(end, now);
+            self.snd.nxt = end;
         }
-        self.snd.max = self.snd.max.max(end);
+        self.probe = false;
+        match plan.kind {
+            Kind::Probe => flight.window_probed = true,
+            Kind::TailProbe => flight.on_probe(again),
+            Kind::Text | Kind::Again | Kind::Keepalive | Kind::Ack => {}
+        }
+        if !again && plan.kind != Kind::Probe {
+            if plan.len < usize::from(self.snd.mss) {
+                self.snd.small = end;
+            }
+            self.schedule_probe(now, &mut flight);
+        }
+        let pipe = flight.pipe();
+        self.flight = Some(flight);
         if plan.fin {
             self.client.saw_our_fin();
         }
         if plan.fin && self.phase == (Phase::CloseWait { closing: true }) {
             self.phase = Phase::LastAck;
         }
-        let in_flight = self.snd.nxt.distance_from(self.snd.una);
-        self.cwnd_limited = in_flight + u32::from(self.snd.mss) > self.congestion.cwnd()
-            || (self.congestion.cwnd() < self.congestion.ssthresh()
-                && in_flight * 2 > self.congestion.cwnd());
+        let cwnd = self.congestion.cwnd();
+        self.cwnd_limited = pipe + u32::from(self.snd.mss) > cwnd
+            || (cwnd < self.congestion.ssthresh() && pipe.saturating_mul(2) > cwnd);
         self.sent = now.millis();
-        // RFC 6298 §5.1; what was armed while nothing was outstanding starts now.
-        if idle && plan.kind == Kind::Text {
+        // RFC 6298 §5.1; what was armed while nothing was outstanding starts now. RFC 6675 §6:
+        // anew with the first segment; RFC 8985 §7.3: after a probe.
+        let first = again && plan.seq == self.snd.una && plan.kind == Kind::Again;
+        if (idle && plan.kind == Kind::Text) || first || plan.kind == Kind::TailProbe {
             self.timers.retransmit = NEVER;
         }
         self.arm_retransmit(now);

@@ -4,7 +4,6 @@
 
 use super::state::Phase;
 use super::{Connection, Env, FIN_WAIT_2, Step};
-use crate::proto::congestion::Congestion;
 use crate::proto::{CloseReason, Config, Instant};
 use std::time::Duration;
 
@@ -40,19 +39,24 @@ impl Timers {
             armed: NEVER,
         }
     }
-
-    /// The earliest deadline, [`NEVER`] if there is none.
-    pub(in crate::proto) fn next(&self) -> Instant {
-        self.retransmit.min(self.ack).min(self.idle)
-    }
 }
 
 impl Connection {
+    /// The earliest deadline, [`NEVER`] if there is none.
+    pub(in crate::proto) fn next_deadline(&self) -> Instant {
+        let t = &self.timers;
+        let loss = self.flight.as_ref().map_or(NEVER, |f| f.deadline);
+        t.retransmit.min(t.ack).min(t.idle).min(loss)
+    }
+
     /// Fires what is due.
     pub(in crate::proto) fn handle_timeout(&mut self, now: Instant, env: &mut Env<'_>) -> Step {
         if self.timers.ack <= now {
             self.timers.ack = NEVER;
             self.ack_now = true;
+        }
+        if self.flight.as_ref().is_some_and(|f| f.deadline <= now) {
+            self.loss_timeout(now);
         }
         if self.timers.retransmit <= now {
             let step = self.retransmission_timeout(now);
@@ -98,23 +102,8 @@ impl Connection {
             // override timeout (§3.8.6.2.1).
             self.probe = true;
         } else {
-            if self.retries == 1 {
-                // RFC 5681 §3.1: ssthresh only falls for the first of several
-                // retransmissions of a segment.
-                let flight = self.snd.max.distance_from(self.snd.una);
-                self.congestion.on_timeout(now, flight);
-            }
-            // Go back and send everything anew; RFC 6582 §3.2 step 6.
-            self.recover = self.snd.max;
-            self.in_recovery = false;
-            self.dup_acks = 0;
-            // The peer may have dropped what it reported (RFC 2018 §8).
-            self.scoreboard = None;
-            self.resend_head = false;
-            self.snd.nxt = self.snd.una;
+            self.on_timeout(now);
         }
-        // Karn's algorithm: what is sent twice is not timed.
-        self.timed_at = NEVER;
         self.rtt.backoff();
         self.timers.retransmit = now + self.rtt.rto();
         Step::Open

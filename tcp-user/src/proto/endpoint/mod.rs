@@ -112,10 +112,10 @@ pub struct ConnInfo {
     pub srtt: Option<Duration>,
     /// Retransmission timeout, backoff included.
     pub rto: Duration,
-    /// Octets believed to be in the network: those outstanding, in SACK recovery
-    /// without what is lost or received (RFC 6675 §4).
+    /// Octets believed to be in the network: those outstanding less what is lost or
+    /// received (RFC 6675 §4).
     pub in_flight: u32,
-    /// Octets that may be in the network at most.
+    /// Congestion window, octets.
     pub cwnd: u32,
     /// Slow start threshold, octets.
     pub ssthresh: u32,
@@ -557,7 +557,7 @@ impl Endpoint {
 
 /// Moves the wheel's entry if the connection's earliest deadline came nearer.
 fn arm(wheel: &mut Wheel, index: u32, c: &mut Connection) {
-    let next = c.timers.next();
+    let next = c.next_deadline();
     if next < c.timers.armed {
         wheel.schedule(index, next);
         c.timers.armed = next;

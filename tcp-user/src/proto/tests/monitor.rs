@@ -22,6 +22,10 @@ pub(super) struct Monitor {
     offered: u64,
     /// Highest acknowledgment that reached the endpoint.
     acked: u64,
+    /// Highest octet that an ACK or a SACK block reported.
+    delivered: u64,
+    /// Octets that ACKs which did not advance stand for, less those that one did since.
+    duplicates: u64,
     /// Highest offset the endpoint has sent, exclusive.
     sent: u64,
     /// The endpoint's own acknowledgment and right edge.
@@ -45,7 +49,18 @@ impl Monitor {
             return;
         }
         let shift = client.config.window_scale.unwrap_or(0);
-        self.acked = self.acked.max(ack as u64);
+        let mss = u64::from(client.config.mss);
+        if ack as u64 > self.acked {
+            let advance = ack as u64 - self.acked;
+            self.acked = ack as u64;
+            self.duplicates = self.duplicates.saturating_sub(advance.saturating_sub(mss));
+        } else {
+            self.duplicates += mss;
+        }
+        for (_, right) in &seg.options.sack {
+            let right = unwrap(*right, client.irs, client.rcv_nxt);
+            self.delivered = self.delivered.max(right.max(0) as u64).min(self.sent);
+        }
         self.offered = self
             .offered
             .max(ack as u64 + (u64::from(seg.window) << shift));
@@ -117,15 +132,18 @@ impl Monitor {
             self.repeats += 1;
         }
         if end > self.sent {
-            let outstanding = end - self.acked;
-            // With SACK, what the endpoint takes for lost or received is not in the network.
-            let flight = info.map_or(outstanding, |i| outstanding.min(i.in_flight.into()));
             if let Some(info) = info {
+                let mss = u64::from(info.mss);
+                // Below what was delivered all may be lost; each duplicate ACK stands for a
+                // segment that has left the network.
+                let delivered = self.delivered.max(self.acked) + self.duplicates;
+                let flight = end.saturating_sub(delivered);
                 // The FIN takes no room in the network; the first two duplicate ACKs
-                // allow a segment each (RFC 3042).
-                let extra = 2 * u64::from(info.mss) + u64::from(seg.has(FIN));
+                // allow a segment each (RFC 3042), a loss probe one (RFC 8985 §7.3).
+                let extra = 2 * mss + u64::from(seg.has(FIN));
+                let allowed = u64::from(info.cwnd) + extra;
                 assert!(
-                    probe || flight <= u64::from(info.cwnd) + extra,
+                    probe || (flight <= allowed && u64::from(info.in_flight) <= allowed),
                     "{flight} octets in flight: {seg:?}, {info:?}"
                 );
             }

@@ -1,55 +1,241 @@
 use super::*;
 use proptest::prelude::*;
 
-const BASE: SeqNum = SeqNum(0xffff_ff00);
+fn seq(n: u32) -> SeqNum {
+    // Across the wrap.
+    SeqNum(n.wrapping_sub(5000))
+}
 
-fn at(n: u32) -> SeqNum {
-    BASE + n
+fn at(ms: u64) -> Instant {
+    Instant(ms * 1_000_000)
+}
+
+fn board(segments: u32) -> Scoreboard {
+    let mut b = Scoreboard::new(seq(0));
+    for i in 1..=segments {
+        b.push(seq(1000 * i), at(u64::from(i)));
+    }
+    b
+}
+
+/// RFC 6675 §4, `SetPipe`.
+#[test]
+fn pipe_counts_neither_what_is_sacked_nor_what_is_lost() {
+    let mut b = board(10);
+    assert_eq!(b.pipe(), 10_000);
+    b.sack(seq(2000), seq(4000), |_| {});
+    assert_eq!((b.pipe(), b.sacked()), (8000, 2000));
+    b.mark_head_lost(1000);
+    assert_eq!((b.pipe(), b.lost()), (7000, 1000));
+    assert_eq!(b.next_lost(), Some((seq(0), seq(1000))));
+    b.retransmit(seq(0), seq(1000), at(20));
+    assert_eq!((b.pipe(), b.lost()), (8000, 0));
+    b.check();
 }
 
 #[test]
-fn a_hole_is_lost_under_three_segments_or_three_ranges() {
-    let mut b = Scoreboard::default();
-    assert!(b.insert(at(200), at(300)));
-    assert!(b.insert(at(400), at(500)));
-    assert!(!b.insert(at(420), at(480)));
-    assert_eq!(b.lost_below(100), None);
-    assert!(b.insert(at(500), at(501)));
-    assert_eq!(b.lost_below(100), Some(at(200)));
-    assert!(b.insert(at(501), at(601)));
-    assert_eq!(b.lost_below(100), Some(at(400)));
-    assert_eq!(b.hole(at(0), at(400)), Some((at(0), 200)));
-    assert_eq!(b.hole(at(200), at(400)), Some((at(300), 100)));
-    assert_eq!(b.hole(at(400), at(400)), None);
-    assert!(!b.advance(at(450)));
-    assert!(b.advance(at(601)));
+fn what_a_batch_sends_is_one_range() {
+    let mut b = Scoreboard::new(seq(0));
+    for i in 1..=64 {
+        b.push(seq(1000 * i), at(1));
+    }
+    assert_eq!(b.ranges.len(), 1);
+    b.sack(seq(3000), seq(5000), |_| {});
+    assert_eq!(b.ranges.len(), 3);
+    b.sack(seq(5000), seq(64_000), |_| {});
+    assert_eq!(b.ranges.len(), 2);
+}
+
+#[test]
+fn each_octet_is_delivered_once() {
+    let mut b = board(5);
+    let mut news = Vec::new();
+    b.sack(seq(1000), seq(2000), |r| news.push((r.start, r.end)));
+    b.sack(seq(500), seq(3000), |r| news.push((r.start, r.end)));
+    b.acknowledge(seq(4000), |r| news.push((r.start, r.end)));
+    assert_eq!(
+        news,
+        [
+            (seq(1000), seq(2000)),
+            (seq(500), seq(1000)),
+            (seq(2000), seq(3000)),
+            (seq(0), seq(500)),
+            (seq(3000), seq(4000)),
+        ]
+    );
+}
+
+/// RFC 2018 §8.
+#[test]
+fn a_receiver_that_reneges_is_found_out() {
+    let mut b = board(3);
+    b.sack(seq(1000), seq(2000), |_| {});
+    assert!(!b.is_reneged());
+    b.acknowledge(seq(1000), |_| {});
+    assert!(b.is_reneged());
+    b.forget_sacks();
+    assert_eq!((b.pipe(), b.sacked()), (2000, 0));
+}
+
+#[test]
+fn blocks_that_make_too_many_ranges_are_unheeded() {
+    let mut b = Scoreboard::new(seq(0));
+    for i in 1..=20_000 {
+        b.push(seq(10 * i), at(1));
+    }
+    for i in (1..20_000).step_by(2) {
+        b.sack(seq(10 * i), seq(10 * (i + 1)), |_| {});
+    }
+    assert!(b.ranges.len() <= MAX_RANGES);
+    b.mark_lost(|_| Verdict::Lost);
+    while let Some((start, end)) = b.next_lost() {
+        b.retransmit(start, end.min(start + 10), at(2));
+        assert!(b.ranges.len() <= 2 * MAX_RANGES);
+    }
+    b.check();
+    b.acknowledge(seq(200_000), |_| {});
+    assert!(b.is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Send(u32),
+    Ack(u32),
+    Sack(u32, u32),
+    Lose(u32),
+    LoseHead(u32),
+    Retransmit(u32),
+    Tail(u32),
+    ForgetSacks,
+    ForgetLosses,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (1u32..5000).prop_map(Op::Send),
+        2 => (0u32..10_000).prop_map(Op::Ack),
+        4 => (0u32..20_000, 1u32..4000).prop_map(|(a, n)| Op::Sack(a, n)),
+        2 => any::<u32>().prop_map(Op::Lose),
+        1 => (1u32..2000).prop_map(Op::LoseHead),
+        4 => (1u32..2000).prop_map(Op::Retransmit),
+        1 => (1u32..2000).prop_map(Op::Tail),
+        1 => Just(Op::ForgetSacks),
+        1 => Just(Op::ForgetLosses),
+    ]
 }
 
 proptest! {
+    /// Against one flag per octet.
     #[test]
-    fn it_agrees_with_a_bitmap(
-        blocks in proptest::collection::vec((0u32..200, 1u32..40), 1..60),
-        una in 0u32..200,
-        (from, len) in (0u32..200, 0u32..100),
-    ) {
-        let mut b = Scoreboard::default();
-        let mut bits = [false; 300];
-        for (left, n) in blocks {
-            let range = &mut bits[left as usize..(left + n) as usize];
-            let new = range.iter().any(|bit| !bit);
-            range.fill(true);
-            prop_assert_eq!(b.insert(at(left), at(left + n)), new);
+    fn it_agrees_with_a_map_of_octets(ops in prop::collection::vec(op(), 1..200)) {
+        let mut b = Scoreboard::new(seq(0));
+        // Sacked, lost; index from SND.UNA.
+        let mut model: VecDeque<(bool, bool)> = VecDeque::new();
+        let mut una = 0;
+        for (i, op) in ops.into_iter().enumerate() {
+            let now = at(i as u64 / 3);
+            let out = model.len() as u32;
+            match op {
+                Op::Send(n) => {
+                    b.push(seq(una + out + n), now);
+                    model.extend((0..n).map(|_| (false, false)));
+                }
+                Op::Ack(n) => {
+                    let n = n.min(out);
+                    let mut news = 0;
+                    b.acknowledge(seq(una + n), |r| news += r.len());
+                    let expected = model.drain(..n as usize).filter(|o| !o.0).count();
+                    prop_assert_eq!(news as usize, expected);
+                    una += n;
+                }
+                Op::Sack(from, n) => {
+                    let mut news = 0;
+                    b.sack(seq(una + from), seq(una + from + n), |r| news += r.len());
+                    let mut expected = 0;
+                    for o in model.iter_mut().skip(from as usize).take(n as usize) {
+                        expected += u32::from(!o.0);
+                        *o = (true, false);
+                    }
+                    prop_assert_eq!(news, expected);
+                }
+                Op::Lose(seed) => {
+                    let mut bits = seed;
+                    let mut at = 0;
+                    let mut lost = Vec::new();
+                    b.mark_lost(|r| {
+                        bits = bits.rotate_left(1);
+                        at = r.start.distance_from(seq(una));
+                        if bits & 1 == 0 {
+                            return Verdict::InFlight;
+                        }
+                        lost.push((at, at + r.len()));
+                        Verdict::Lost
+                    });
+                    for (from, to) in lost {
+                        for o in model.range_mut(from as usize..to as usize) {
+                            prop_assert_eq!(*o, (false, false));
+                            o.1 = true;
+                        }
+                    }
+                }
+                Op::LoseHead(n) => {
+                    b.mark_head_lost(n);
+                    if model.front().is_some_and(|o| !o.0 && !o.1) {
+                        let first = &b.ranges[0];
+                        prop_assert!(first.lost);
+                        for o in model.range_mut(..first.len().min(n) as usize) {
+                            o.1 = true;
+                        }
+                        let known = model.iter().filter(|o| o.1).count();
+                        prop_assert_eq!(b.lost() as usize, known);
+                    }
+                }
+                Op::Retransmit(n) => {
+                    let expected = model.iter().position(|o| o.1);
+                    let got = b.next_lost();
+                    prop_assert_eq!(
+                        got.map(|(start, _)| start.distance_from(seq(una)) as usize),
+                        expected
+                    );
+                    if let Some((start, end)) = got {
+                        let end = end.min(start + n);
+                        b.retransmit(start, end, now);
+                        let from = start.distance_from(seq(una)) as usize;
+                        let to = end.distance_from(seq(una)) as usize;
+                        for o in model.range_mut(from..to) {
+                            *o = (false, false);
+                        }
+                    }
+                }
+                Op::Tail(n) => {
+                    if let Some(&last) = b.last()
+                        && !last.sacked
+                    {
+                        let n = n.min(last.len());
+                        b.retransmit(last.end - n, last.end, now);
+                        for o in model.range_mut((out - n) as usize..) {
+                            *o = (false, false);
+                        }
+                    }
+                }
+                Op::ForgetSacks => {
+                    b.forget_sacks();
+                    for o in &mut model {
+ o.0 = false;
+}
+                }
+                Op::ForgetLosses => {
+                    b.forget_losses();
+                    for o in &mut model {
+ o.1 = false;
+}
+                }
+            }
+            b.check();
+            let count = |f: fn(&&(bool, bool)) -> bool| model.iter().filter(f).count() as u32;
+            prop_assert_eq!(b.sacked(), count(|o| o.0));
+            prop_assert_eq!(b.lost(), count(|o| o.1));
+            prop_assert_eq!(b.pipe(), count(|o| !o.0 && !o.1));
         }
-        let empty = b.advance(at(una));
-        bits[..una as usize].fill(false);
-        prop_assert_eq!(empty, bits.iter().all(|bit| !bit));
-        let area = &bits[from as usize..(from + len) as usize];
-        let missing = area.iter().filter(|bit| !**bit).count();
-        prop_assert_eq!(b.missing(at(from), at(from + len)), missing as u32);
-        let hole = area.iter().position(|bit| !bit).map(|start| {
-            let run = area[start..].iter().take_while(|bit| !**bit).count();
-            (at(from + start as u32), run as u32)
-        });
-        prop_assert_eq!(b.hole(at(from), at(from + len)), hole);
     }
 }

@@ -1,7 +1,10 @@
 //! The send path.
 
 use super::*;
+use crate::proto::Algorithm;
+use std::ops::RangeInclusive;
 use std::time::Duration;
+use tcp_common::wire::Timestamps;
 
 const MSS: usize = 1460;
 
@@ -113,7 +116,20 @@ fn a_silent_peer_is_given_up() {
 /// RFC 5681 §3.2 and RFC 6582 §3.2.
 #[test]
 fn three_duplicate_acks_retransmit_and_partial_acks_go_on() {
-    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), false, false));
+    for (congestion, bounds) in [
+        (Algorithm::Reno, 7300..=8760),
+        (Algorithm::Cubic, 10_220..=10_220),
+    ] {
+        three_duplicate_acks(congestion, &bounds);
+    }
+}
+
+fn three_duplicate_acks(congestion: Algorithm, bounds: &RangeInclusive<u32>) {
+    let config = Config {
+        congestion,
+        ..config()
+    };
+    let (mut s, id) = Script::established_with(config, &offer(1460, Some(7), false, false));
     s.endpoint.write(s.now, id, &[1; 14_600]).expect("open");
     assert_eq!(s.recv_all().len(), 10);
     s.endpoint.write(s.now, id, &[2; 14_600]).expect("open");
@@ -125,7 +141,7 @@ fn three_duplicate_acks_retransmit_and_partial_acks_go_on() {
     s.send(1, 1, ACK, b"");
     assert_eq!(s.recv_all()[0], (1, 1, ".".to_string(), MSS));
     let ssthresh = s.endpoint.infos(s.now)[0].ssthresh;
-    assert!((7300..=8760).contains(&ssthresh), "{ssthresh}");
+    assert!(bounds.contains(&ssthresh), "{ssthresh}");
     // A partial ACK uncovers the second hole without waiting for three more.
     s.send(1, 4381, ACK, b"");
     assert_eq!(s.recv_all()[0], (4381, 1, ".".to_string(), MSS));
@@ -299,14 +315,15 @@ fn connections_take_turns() {
     assert_eq!(ports, [a, b, a, b]);
 }
 
-/// RFC 6675 §5: what SACK leaves out is sent again, what it holds is not.
+/// RFC 6675 §5 and RFC 8985 §6.2: what SACK leaves out is sent again, what it holds is not.
 #[test]
 fn sack_recovery_fills_the_holes_only() {
     let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
     let seg = |n: u32| 1 + n * MSS as u32;
     s.endpoint.write(s.now, id, &[1; 14_600]).expect("open");
     assert_eq!(s.recv_all().len(), 10);
-    // Segments 0, 3 and 4 are lost.
+    s.millis(20);
+    // Segments 0, 3 and 4 are lost. Two that arrived may have overtaken the first.
     s.sack = vec![(seg(1), seg(3))];
     s.send(1, 1, ACK, b"");
     s.expect_nothing();
@@ -328,22 +345,176 @@ fn sack_recovery_fills_the_holes_only() {
     s.send(1, seg(10), ACK, b"");
     let info = s.endpoint.infos(s.now)[0];
     assert_eq!((info.retransmits, info.send_queue), (3, 0));
+    assert_eq!(info.cwnd, info.ssthresh);
     s.millis(100_000);
     s.expect_nothing();
 }
 
-/// RFC 2018 §8: after a timeout the blocks count for nothing.
+/// RFC 8985 §6.2 step 5: what was overtaken gets a quarter of a round trip.
 #[test]
-fn a_timeout_forgets_what_was_reported() {
+fn a_segment_is_lost_when_the_reordering_window_has_passed() {
     let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
     s.endpoint.write(s.now, id, &[1; 4380]).expect("open");
     assert_eq!(s.recv_all().len(), 3);
-    s.sack = vec![(1461, 2921)];
-    s.send(1, 1, ACK, b"");
-    s.millis(1001);
-    s.expect(1, 1, ".", MSS);
+    s.millis(100);
+    s.sack = vec![(2921, 4381)];
     s.send(1, 1461, ACK, b"");
-    assert_eq!(s.recv_all().len(), 2);
+    s.millis(24);
+    s.expect_nothing();
+    s.millis(2);
+    s.expect(1461, 1, ".", MSS);
+}
+
+/// RFC 8985 §6.1: a retransmission that is lost is sent again without a timeout.
+#[test]
+fn a_lost_retransmission_is_found() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
+    let seg = |n: u32| 1 + n * MSS as u32;
+    s.endpoint
+        .write(s.now, id, &vec![1; 100_000])
+        .expect("open");
+    assert_eq!(s.recv_all().len(), 10);
+    s.millis(20);
+    s.sack = vec![(seg(1), seg(5))];
+    s.send(1, 1, ACK, b"");
+    let sent = s.recv_all();
+    assert_eq!(sent[0].0, seg(0));
+    assert_eq!(sent[1].0, seg(10));
+    s.millis(20);
+    // What was sent with the retransmission has arrived.
+    s.sack = vec![(seg(1), seg(11))];
+    s.send(1, 1, ACK, b"");
+    assert_eq!(s.recv_all()[0].0, seg(0));
+    assert_eq!(s.endpoint.infos(s.now)[0].retransmits, 2);
+}
+
+/// RFC 8985 §7.3: the last segment again before the timeout, with the one that probes.
+#[test]
+fn a_lost_tail_is_probed() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
+    s.endpoint.write(s.now, id, b"first").expect("open");
+    s.recv_all();
+    s.millis(20);
+    s.send(1, 6, ACK, b"");
+    s.endpoint.write(s.now, id, &[1; 4380]).expect("open");
+    assert_eq!(s.recv_all().len(), 3);
+    s.millis(41);
+    s.expect_nothing();
+    s.millis(2);
+    s.expect(2926, 1, "P.", MSS);
+    // The probe arrives and exposes the others.
+    s.millis(20);
+    s.sack = vec![(2926, 4386)];
+    s.send(1, 6, ACK, b"");
+    assert_eq!(s.recv_all()[0], (6, 1, ".".to_string(), MSS));
+}
+
+/// RFC 8985 §7.3: what is not sent yet serves as well.
+#[test]
+fn new_data_is_the_better_probe() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
+    s.endpoint.write(s.now, id, &vec![1; 20_000]).expect("open");
+    assert_eq!(s.recv_all().len(), 10);
+    s.millis(1001);
+    s.expect(14_601, 1, ".", MSS);
+    s.millis(900);
+    s.expect_nothing();
+}
+
+/// RFC 8985 §7.4: a probe that repaired the loss of the last segment is a loss,
+/// one that was not needed is none.
+#[test]
+fn a_probe_that_repaired_a_loss_counts_as_one() {
+    for needed in [true, false] {
+        let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
+        s.endpoint.write(s.now, id, b"first").expect("open");
+        s.recv_all();
+        s.millis(20);
+        s.send(1, 6, ACK, b"");
+        s.endpoint.write(s.now, id, &[1; 1460]).expect("open");
+        s.recv_all();
+        s.millis(240);
+        s.expect(6, 1, "P.", MSS);
+        s.send(1, 1466, ACK, b"");
+        if !needed {
+            s.sack = vec![(6, 1466)];
+            s.send(1, 1466, ACK, b"");
+        }
+        s.endpoint.write(s.now, id, b"next").expect("open");
+        s.recv_all();
+        s.millis(20);
+        s.send(1, 1470, ACK, b"");
+        let info = s.endpoint.infos(s.now)[0];
+        assert_eq!(info.ssthresh < u32::MAX, needed, "{info:?}");
+    }
+}
+
+/// RFC 2018 §8: what a peer reported and then dropped is sent again.
+#[test]
+fn a_peer_that_reneges_gets_everything() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
+    s.endpoint.write(s.now, id, &[1; 4380]).expect("open");
+    assert_eq!(s.recv_all().len(), 3);
+    s.millis(20);
+    s.sack = vec![(1461, 4381)];
+    s.send(1, 1, ACK, b"");
+    s.millis(10);
+    s.expect(1, 1, ".", MSS);
+    s.millis(20);
+    s.send(1, 1461, ACK, b"");
+    s.expect_nothing();
+    s.millis(300);
+    s.expect(1461, 1, ".", MSS);
+    s.send(1, 2921, ACK, b"");
+    s.expect(2921, 1, "P.", MSS);
+}
+
+/// RFC 3522 and RFC 4015: the ACK echoes the original, so the timeout was a mistake.
+#[test]
+fn a_spurious_timeout_is_undone() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, true));
+    s.endpoint
+        .write(s.now, id, &vec![1; 100_000])
+        .expect("open");
+    let first = s.recv().expect("text");
+    let original = first.timestamps.expect("negotiated").val;
+    assert_eq!(s.recv_all().len(), 9);
+    let before = s.endpoint.infos(s.now)[0].cwnd;
+    // A loss probe, then the timeout.
+    s.millis(2500);
+    assert!(s.recv_all().iter().any(|sent| sent.0 == 1));
+    assert!(s.endpoint.infos(s.now)[0].cwnd < before);
+    s.ts = s.ts.map(|ts| Timestamps {
+        val: ts.val + 1,
+        ecr: original,
+    });
+    s.send(1, 1449, ACK, b"");
+    let info = s.endpoint.infos(s.now)[0];
+    assert!(info.cwnd >= before && info.ssthresh == u32::MAX, "{info:?}");
+    // New data, not the old again.
+    assert!(s.recv_all().iter().all(|sent| sent.0 > 14_480));
+}
+
+/// RFC 3708 §2: every retransmission comes back as a duplicate.
+#[test]
+fn a_needless_fast_retransmit_is_undone() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
+    let seg = |n: u32| 1 + n * MSS as u32;
+    s.endpoint
+        .write(s.now, id, &vec![1; 100_000])
+        .expect("open");
+    assert_eq!(s.recv_all().len(), 10);
+    s.millis(20);
+    s.sack = vec![(seg(1), seg(5))];
+    s.send(1, 1, ACK, b"");
+    assert_eq!(s.recv_all()[0].0, seg(0));
+    // Late, not lost.
+    s.send(1, seg(5), ACK, b"");
+    assert!(s.endpoint.infos(s.now)[0].ssthresh < u32::MAX);
+    s.sack = vec![(seg(0), seg(1))];
+    s.send(1, seg(10), ACK, b"");
+    let info = s.endpoint.infos(s.now)[0];
+    assert!(info.cwnd >= 14_600 && info.ssthresh == u32::MAX, "{info:?}");
 }
 
 #[test]
