@@ -43,7 +43,7 @@ fn flow(v6: bool) -> FlowKey {
 
 /// The octet at a position of the stream of either end.
 fn octet_at(position: u32, own: bool) -> u8 {
-    (position.wrapping_mul(7) + position / 256) as u8 ^ if own { 0x5a } else { 0 }
+    position.wrapping_mul(7).wrapping_add(position / 256) as u8 ^ if own { 0x5a } else { 0 }
 }
 
 /// What a segment of the peer says.
@@ -544,10 +544,12 @@ fn reference(mut rest: &[u8], start: usize) -> Result<Options, BadOption> {
                     count: blocks.len() / 8,
                 });
             }
-            (8, [_, _, a, b, c, d, e, f, g, h]) => {
+            (8, [_, _, both @ ..]) if both.len() == 8 => {
+                let number =
+                    |at| u32::from_be_bytes([at, at + 1, at + 2, at + 3].map(|i: usize| both[i]));
                 out.timestamps = Some(Timestamps {
-                    val: u32::from_be_bytes([*a, *b, *c, *d]),
-                    ecr: u32::from_be_bytes([*e, *f, *g, *h]),
+                    val: number(0),
+                    ecr: number(4),
                 });
             }
             (2..=5 | 8, _) => return Err(BadOption),

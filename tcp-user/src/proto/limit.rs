@@ -37,3 +37,28 @@ impl AckLimit {
         allowed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_core::SeedableRng;
+
+    /// RFC 5961 §7, with the lesson of CVE-2016-5696.
+    #[test]
+    fn the_shared_limit_is_random_in_each_second() {
+        let mut limit = AckLimit::new(ChaCha8Rng::seed_from_u64(1));
+        let sizes: Vec<u32> = (0..20)
+            .map(|second| {
+                let now = Instant(second * 1_000_000_000);
+                (0..10_000).filter(|_| limit.allow(now)).count() as u32
+            })
+            .collect();
+        assert!(
+            sizes
+                .iter()
+                .all(|n| (PER_SECOND / 2..PER_SECOND * 3 / 2).contains(n)),
+            "{sizes:?}"
+        );
+        assert!(sizes.windows(2).any(|w| w[0] != w[1]), "{sizes:?}");
+    }
+}

@@ -44,6 +44,13 @@ fn an_unknown_kind_is_skipped_by_its_length_rfc9293_must6() {
 }
 
 #[test]
+fn options_need_no_alignment_rfc9293_must64() {
+    let o = parse_all(&[3, 3, 7, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 4, 2]).expect("well-formed");
+    assert_eq!((o.window_scale, o.sack_permitted), (Some(7), true));
+    assert_eq!(o.timestamps, Some(Timestamps { val: 1, ecr: 2 }));
+}
+
+#[test]
 fn a_shift_count_above_14_is_used_as_14_rfc7323_section_2_3() {
     assert_eq!(
         parse_all(&[3, 3, 200, 1])

@@ -155,6 +155,10 @@ pub(super) struct Connection {
     pub(super) timers: Timers,
     /// Retransmissions or probes without an answer.
     retries: u8,
+    /// R2: how many of those at most.
+    max_retries: u8,
+    /// The application wants keepalive.
+    keepalive: bool,
     keepalives: u8,
     /// An ACK is due now.
     ack_now: bool,
@@ -271,6 +275,8 @@ impl Connection {
             assembler: Assembler::new(),
             timers: Timers::new(),
             retries: 0,
+            max_retries: timer::MAX_RETRIES,
+            keepalive: config.keepalive.is_some(),
             keepalives: 0,
             ack_now: false,
             dup_acks_due: 0,
@@ -406,6 +412,16 @@ impl Connection {
 
     pub(super) fn set_nagle(&mut self, on: bool) {
         self.nagle = on;
+    }
+
+    /// R2 of RFC 9293 §3.8.3, as a number of retransmissions.
+    pub(super) fn set_max_retries(&mut self, retries: u8) {
+        self.max_retries = retries.max(1);
+    }
+
+    /// The timestamps of a segment sent now.
+    pub(super) fn timestamps(&self, now: Instant) -> Option<Timestamps> {
+        self.stamps.map(|s| s.at(now))
     }
 
     /// CLOSE of one half (RFC 9293 §3.10.4).

@@ -12,10 +12,13 @@ pub(in crate::proto) const NEVER: Instant = Instant(u64::MAX);
 
 /// Retransmissions without an answer before we give up: R2 (RFC 9293 §3.8.3). With
 /// an RTO of 200 ms doubling up to 60 s that is over 7 minutes.
-const MAX_RETRIES: u8 = 15;
+pub(super) const MAX_RETRIES: u8 = 15;
 /// Time between keepalive probes, and how many go unanswered at most.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
 const MAX_KEEPALIVES: u8 = 9;
+/// Idle time where a connection wants keepalive and the configuration names none: two
+/// hours, the least that RFC 9293 §3.8.4 allows (MUST-28).
+const KEEPALIVE_IDLE: Duration = Duration::from_hours(2);
 
 /// Deadlines.
 pub(in crate::proto) struct Timers {
@@ -94,7 +97,7 @@ impl Connection {
             return Step::Open;
         }
         self.retries = self.retries.saturating_add(1);
-        if self.retries > MAX_RETRIES {
+        if self.retries > self.max_retries {
             return Step::Closed(CloseReason::TimedOut);
         }
         if self.snd.wnd == 0 || !self.is_outstanding() {
@@ -114,9 +117,20 @@ impl Connection {
     }
 
     pub(super) fn start_keepalive(&mut self, now: Instant, config: &Config) {
-        if let Some(idle) = config.keepalive {
-            self.timers.idle = now + idle;
+        if self.keepalive {
+            self.timers.idle = now + config.keepalive.unwrap_or(KEEPALIVE_IDLE);
         }
+    }
+
+    /// Starts or stops probing (RFC 9293 §3.8.4, MUST-24).
+    pub(in crate::proto) fn set_keepalive(&mut self, now: Instant, on: bool, config: &Config) {
+        self.keepalive = on;
+        if self.orphan && self.phase == Phase::FinWait2 {
+            return;
+        }
+        self.keepalives = 0;
+        self.timers.idle = NEVER;
+        self.start_keepalive(now, config);
     }
 
     fn idle_timeout(&mut self, now: Instant, config: &Config) -> Step {
@@ -125,9 +139,10 @@ impl Connection {
             return Step::Closed(CloseReason::TimedOut);
         }
         // RFC 9293 §3.8.4.
-        let Some(idle) = config.keepalive else {
+        if !self.keepalive {
             return Step::Open;
-        };
+        }
+        let idle = config.keepalive.unwrap_or(KEEPALIVE_IDLE);
         let silent = Duration::from_millis(u64::from(now.millis().wrapping_sub(self.heard)));
         if silent < idle || self.has_unacknowledged() {
             self.timers.idle = now + idle.saturating_sub(silent).max(Duration::from_secs(1));

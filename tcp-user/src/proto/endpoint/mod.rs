@@ -339,6 +339,29 @@ impl Endpoint {
         Ok(())
     }
 
+    /// Switches keepalive (RFC 9293 §3.8.4) on or off for this connection: probes after
+    /// [`Config::keepalive`] of silence, or two hours where that is not set.
+    pub fn set_keepalive(&mut self, now: Instant, id: ConnId, on: bool) -> Result<(), Refused> {
+        let config = &self.config;
+        match self.connections.generation(id.index) {
+            Some(generation) if generation == id.generation => {}
+            _ => return Err(Refused),
+        }
+        let c = self.connections.get_mut(id.index).ok_or(Refused)?;
+        c.set_keepalive(now, on, config);
+        self.settle(now, id.index, Step::Open);
+        Ok(())
+    }
+
+    /// How many retransmissions in a row go unanswered before the connection ends: R2 (RFC
+    /// 9293 §3.8.3, MUST-21). At first 15, which take over 7 minutes.
+    pub fn set_max_retries(&mut self, id: ConnId, retries: u8) -> Result<(), Refused> {
+        self.connection_mut(id)
+            .ok_or(Refused)?
+            .set_max_retries(retries);
+        Ok(())
+    }
+
     /// Closes our half after the queued data (RFC 9293 §3.10.4): FIN. Data may still be read.
     pub fn shutdown(&mut self, now: Instant, id: ConnId) -> Result<(), Refused> {
         self.connection_mut(id).ok_or(Refused)?.shutdown(now)?;
@@ -499,7 +522,8 @@ impl Endpoint {
                 self.end(index, reason);
             }
             Step::Abort(seq) => {
-                let reply = Reply::abort(*c.link(), c.flow, seq, c.rcv_nxt());
+                let stamps = c.timestamps(now);
+                let reply = Reply::abort(*c.link(), c.flow, seq, c.rcv_nxt(), stamps);
                 self.replies.push_own(reply);
                 self.leave_table(index);
                 self.release(index, CloseReason::Aborted);

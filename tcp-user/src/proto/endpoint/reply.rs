@@ -50,9 +50,19 @@ impl Reply {
         }
     }
 
-    /// The RST of a connection that we end.
-    pub(super) fn abort(link: LinkHeader, flow: FlowKey, seq: SeqNum, ack: SeqNum) -> Self {
-        Self::new(link, flow, seq, ack, Flags::RST.with(Flags::ACK))
+    /// The RST of a connection that we end; with timestamps if those were negotiated
+    /// (RFC 7323 §3.2).
+    pub(super) fn abort(
+        link: LinkHeader,
+        flow: FlowKey,
+        seq: SeqNum,
+        ack: SeqNum,
+        timestamps: Option<Timestamps>,
+    ) -> Self {
+        Self {
+            timestamps,
+            ..Self::new(link, flow, seq, ack, Flags::RST.with(Flags::ACK))
+        }
     }
 
     /// The RST to a segment without a connection (RFC 9293 §3.10.7.1).

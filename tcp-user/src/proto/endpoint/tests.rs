@@ -3,6 +3,7 @@ use crate::proto::{CloseReason, Config, Disposition, Event, State};
 
 mod close;
 mod receive;
+mod rules;
 mod send;
 
 fn config() -> Config {
