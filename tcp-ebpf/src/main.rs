@@ -5,7 +5,10 @@
 //! counter that the frame is counted under.
 #![no_std]
 #![no_main]
-#![expect(missing_docs, reason = "the function that the macro `xdp` makes has none")]
+#![expect(
+    missing_docs,
+    reason = "the function that the macro `xdp` makes has none"
+)]
 
 mod ack;
 mod classify;

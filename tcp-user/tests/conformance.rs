@@ -79,11 +79,10 @@ fn faults(cells: &[&str], tests: &HashSet<String>) -> Vec<String> {
     let (places, shown) = (quoted(place), quoted(shown));
     match open {
         Some(reason) if reason.len() < 10 => faults.push("no reason".to_string()),
-        Some(_) => {}
         None if places.is_empty() || shown.is_empty() => {
             faults.push("neither place and test nor reason".to_string());
         }
-        None => {}
+        _ => {}
     }
     for place in places {
         let Some((file, item)) = place.split_once("::") else {

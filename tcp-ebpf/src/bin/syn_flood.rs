@@ -6,7 +6,10 @@
 //! 198.18.0.0/15; frames to or from other addresses pass.
 #![no_std]
 #![no_main]
-#![expect(missing_docs, reason = "the function that the macro `xdp` makes has none")]
+#![expect(
+    missing_docs,
+    reason = "the function that the macro `xdp` makes has none"
+)]
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::{
