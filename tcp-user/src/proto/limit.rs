@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::RngCore;
 
 /// Challenge ACKs of one connection in a second at most.
-pub(super) const PER_CONNECTION: u8 = 10;
+pub(super) const PER_CONNECTION: u16 = 10;
 const PER_SECOND: u32 = 1000;
 
 /// The limit that all connections share. Its size is random in each second: a

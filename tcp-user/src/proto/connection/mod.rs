@@ -157,8 +157,7 @@ pub(super) struct Connection {
     retries: u8,
     /// R2: how many of those at most.
     max_retries: u8,
-    /// The application wants keepalive.
-    keepalive: bool,
+    /// Probes without an answer, with [`timer::KEEPALIVE`] if they are wanted at all.
     keepalives: u8,
     /// An ACK is due now.
     ack_now: bool,
@@ -181,9 +180,8 @@ pub(super) struct Connection {
     pub(super) readable_queued: bool,
     /// The connection lies in the endpoint's queue of senders.
     pub(super) send_queued: bool,
-    /// Challenge ACKs sent in a second, and which second.
-    challenges: u8,
-    challenge_second: u16,
+    /// Challenge ACKs sent in a second, in four bits; above them, which second.
+    challenges: u16,
     /// Whole seconds.
     created: u32,
     /// When the last valid segment came, and when text was last sent; milliseconds
@@ -276,8 +274,11 @@ impl Connection {
             timers: Timers::new(),
             retries: 0,
             max_retries: timer::MAX_RETRIES,
-            keepalive: config.keepalive.is_some(),
-            keepalives: 0,
+            keepalives: if config.keepalive.is_some() {
+                timer::KEEPALIVE
+            } else {
+                0
+            },
             ack_now: false,
             dup_acks_due: 0,
             probe: false,
@@ -291,7 +292,6 @@ impl Connection {
             readable_queued: false,
             send_queued: false,
             challenges: 0,
-            challenge_second: 0,
             created: seconds(now),
             heard: now.millis(),
             sent: now.millis(),

@@ -1,6 +1,7 @@
 //! SEGMENT ARRIVES in the synchronized states, in the order of RFC 9293 §3.10.7.4.
 
 use super::state::{Inferred, Phase};
+use super::timer::KEEPALIVE;
 use super::{Connection, Env, Receive, Step, seconds};
 use crate::proto::limit::PER_CONNECTION;
 use crate::proto::segment::Segment;
@@ -118,7 +119,7 @@ impl Connection {
     /// What every segment that passes the checks tells.
     fn note_valid(&mut self, now: Instant, seg: &Segment<'_>) {
         self.heard = now.millis();
-        self.keepalives = 0;
+        self.keepalives &= KEEPALIVE;
         if seg.seq == self.rcv.nxt {
             self.link = seg.reply_link();
         }
@@ -154,12 +155,11 @@ impl Connection {
 
     /// A challenge ACK, if the limits of RFC 5961 §7 allow one.
     fn challenge(&mut self, now: Instant, env: &mut Env<'_>) {
-        let second = seconds(now) as u16;
-        if self.challenge_second != second {
-            self.challenge_second = second;
-            self.challenges = 0;
+        let second = (seconds(now) as u16) << 4;
+        if self.challenges & !0xf != second {
+            self.challenges = second;
         }
-        if self.challenges < PER_CONNECTION && env.limit.allow(now) {
+        if self.challenges - second < PER_CONNECTION && env.limit.allow(now) {
             self.challenges += 1;
             self.ack_now = true;
         }

@@ -16,6 +16,8 @@ pub(super) const MAX_RETRIES: u8 = 15;
 /// Time between keepalive probes, and how many go unanswered at most.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
 const MAX_KEEPALIVES: u8 = 9;
+/// The bit of `Connection::keepalives` that says that they are wanted.
+pub(super) const KEEPALIVE: u8 = 0x80;
 /// Idle time where a connection wants keepalive and the configuration names none: two
 /// hours, the least that RFC 9293 §3.8.4 allows (MUST-28).
 const KEEPALIVE_IDLE: Duration = Duration::from_hours(2);
@@ -117,18 +119,17 @@ impl Connection {
     }
 
     pub(super) fn start_keepalive(&mut self, now: Instant, config: &Config) {
-        if self.keepalive {
+        if self.keepalives & KEEPALIVE != 0 {
             self.timers.idle = now + config.keepalive.unwrap_or(KEEPALIVE_IDLE);
         }
     }
 
     /// Starts or stops probing (RFC 9293 §3.8.4, MUST-24).
     pub(in crate::proto) fn set_keepalive(&mut self, now: Instant, on: bool, config: &Config) {
-        self.keepalive = on;
+        self.keepalives = if on { KEEPALIVE } else { 0 };
         if self.orphan && self.phase == Phase::FinWait2 {
             return;
         }
-        self.keepalives = 0;
         self.timers.idle = NEVER;
         self.start_keepalive(now, config);
     }
@@ -139,14 +140,14 @@ impl Connection {
             return Step::Closed(CloseReason::TimedOut);
         }
         // RFC 9293 §3.8.4.
-        if !self.keepalive {
+        if self.keepalives & KEEPALIVE == 0 {
             return Step::Open;
         }
         let idle = config.keepalive.unwrap_or(KEEPALIVE_IDLE);
         let silent = Duration::from_millis(u64::from(now.millis().wrapping_sub(self.heard)));
         if silent < idle || self.has_unacknowledged() {
             self.timers.idle = now + idle.saturating_sub(silent).max(Duration::from_secs(1));
-        } else if self.keepalives >= MAX_KEEPALIVES {
+        } else if self.keepalives & !KEEPALIVE >= MAX_KEEPALIVES {
             return Step::Closed(CloseReason::TimedOut);
         } else {
             self.keepalives += 1;
