@@ -277,6 +277,41 @@ fn without_an_mss_option_segments_are_of_the_default_size() {
     }
 }
 
+/// RFC 6937 §3.1 (RFC 9937): what is in flight goes down to ssthresh step by step.
+#[test]
+fn in_recovery_no_more_goes_out_than_arrives() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
+    let seg = |n: u32| 1 + n * MSS as u32;
+    s.endpoint
+        .write(s.now, id, &vec![1; 60 * MSS])
+        .expect("open");
+    assert_eq!(s.recv_all().len(), 10);
+    s.millis(50);
+    s.send(1, seg(10), ACK, b"");
+    assert_eq!(s.recv_all().len(), 18);
+    s.millis(50);
+    // The first of these is lost.
+    let (mut arrived, mut sent, mut steps) = (0, 0, Vec::new());
+    for n in 11..28 {
+        s.sack = vec![(seg(11), seg(n + 1))];
+        s.send(1, seg(10), ACK, b"");
+        s.millis(1);
+        arrived += 1;
+        sent += s.recv_all().len();
+        assert!(sent <= arrived + 1, "{sent} for {arrived}");
+        steps.push(sent);
+    }
+    let info = info(&s);
+    let segments = |octets: u32| octets as usize / MSS;
+    assert!(segments(info.ssthresh).abs_diff(12) <= 1, "{info:?}");
+    assert!(
+        segments(info.in_flight).abs_diff(segments(info.ssthresh)) <= 1,
+        "{info:?}"
+    );
+    // Spread over the round trip, not all at its end.
+    assert!(steps[9] >= sent / 4 && steps[9] < sent, "{steps:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
