@@ -38,6 +38,8 @@ pub mod port {
 
 /// Values of a `LISTENS` entry: what happens to segments without a flow.
 pub mod policy {
+    /// Not served: they pass to the kernel.
+    pub const OFF: u32 = 0;
     /// SYNs are answered with cookies.
     pub const COOKIE: u32 = 1;
     /// They pass to the kernel, and what would have been answered is counted.

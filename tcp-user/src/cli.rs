@@ -1,9 +1,10 @@
 //! The command line.
 
-use crate::control::listen::Listen;
+use crate::control::listen::{Listen, Place, Policy};
 use crate::control::loader::Mode;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A TCP server whose handshake is answered in XDP and whose connections live in userspace.
 #[derive(Debug, Parser)]
@@ -19,12 +20,84 @@ pub struct Cli {
 pub enum Command {
     /// Run the server in the foreground
     Run(Run),
-    /// Print the counters of a running server
-    Stats(Client),
+    /// Print the counters of a running server, and how fast they grow
+    Stats(Stats),
     /// Print the connections of a running server
     Conns(Client),
     /// Print each segment of a running server as it comes and goes
     Trace(Trace),
+    /// Show what a running server serves, or change how
+    #[command(subcommand)]
+    Listen(ListenCommand),
+    /// Make a secret for cookies, compare it, or replace that of a running server
+    #[command(subcommand)]
+    Secret(SecretCommand),
+}
+
+/// `tcp-user stats`
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Which server, and how to print
+    #[command(flatten)]
+    pub client: Client,
+    /// Count for so long, and print rates as well
+    #[arg(long, value_name = "DURATION", value_parser = interval)]
+    pub interval: Option<Duration>,
+    /// Print again after each interval [default interval: 1s]
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `tcp-user listen`
+#[derive(Debug, Subcommand)]
+pub enum ListenCommand {
+    /// Print the listens and their policies
+    List(Client),
+    /// Give a listen, or some ports of one, another policy; connections go on
+    Policy {
+        /// The listen, ADDR:PORT or ADDR:PORT-PORT
+        #[arg(value_name = "ADDR:PORT")]
+        place: Place,
+        /// cookie: answer SYNs; observe: leave them to the kernel and count them; off: as
+        /// if the port were not served
+        #[arg(value_name = "cookie|observe|off")]
+        policy: Policy,
+        /// Which server, and how to print
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+/// `tcp-user secret`
+#[derive(Debug, Subcommand)]
+pub enum SecretCommand {
+    /// Write a new random secret to a new file, for `cookie.secret_file`
+    New {
+        /// The file; it must not exist
+        file: PathBuf,
+    },
+    /// Print the fingerprint of a secret, by which machines can be compared
+    ShowId {
+        /// The file; without it, the secret of a running server
+        file: Option<PathBuf>,
+        /// Which server, and how to print
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Let a running server read `cookie.secret_file` again, or draw a new random secret
+    Rotate(Client),
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|e| e.to_string())
+        .and_then(|d| {
+            if d < Duration::from_millis(10) {
+                Err("at least 10ms".into())
+            } else {
+                Ok(d)
+            }
+        })
 }
 
 /// `tcp-user run`
@@ -37,8 +110,9 @@ pub struct Run {
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub mode: Mode,
     /// What to serve: ADDR is an IPv4 address, an [IPv6] address or * for every address
-    /// of the interface; APP is echo, discard, chargen or http. Repeatable
-    #[arg(long, value_name = "ADDR:PORT=APP", required = true)]
+    /// of the interface, PORT a port or a range (1000-2000); APP is echo, discard, chargen
+    /// or http; POLICY is cookie (default), observe or off. Repeatable
+    #[arg(long, value_name = "ADDR:PORT=APP[@POLICY]", required = true)]
     pub listen: Vec<Listen>,
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
@@ -121,6 +195,10 @@ mod tests {
             ),
             (&["fly"], "fly"),
             (&["stats", "--pretty"], "--pretty"),
+            (&["stats", "--interval", "0"], "interval"),
+            (&["listen", "policy", "*:80", "maybe"], "maybe"),
+            (&["listen", "policy", "*", "off"], "*"),
+            (&["secret", "new"], "FILE"),
         ] {
             let line = error(args);
             assert!(line.contains(names), "{args:?}: {line}");

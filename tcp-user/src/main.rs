@@ -2,10 +2,12 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use tcp_user::cli::{self, Cli, Command};
+use std::time::Duration;
+use tcp_user::cli::{self, Cli, Command, ListenCommand, SecretCommand};
 use tcp_user::control::client::{self, Output};
 use tcp_user::control::config::Config;
-use tcp_user::control::records::Request;
+use tcp_user::control::records::{Request, SecretInfo};
+use tcp_user::control::secrets::Master;
 use tcp_user::control::{self, listen};
 
 fn main() -> ExitCode {
@@ -49,13 +51,52 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
                 pcap: run.pcap,
             })
         }
-        Command::Stats(c) => ask(&c, Request::Stats, false),
-        Command::Conns(c) => ask(&c, Request::Conns, false),
-        Command::Trace(t) => ask(&t.client, Request::Trace, t.relative),
+        Command::Stats(s) => match (s.interval, s.watch) {
+            (None, false) => ask(&s.client, &Request::Stats, false),
+            (interval, watch) => client::rates(
+                s.client.control.as_deref(),
+                interval.unwrap_or(Duration::from_secs(1)),
+                watch,
+                s.client.json,
+            ),
+        },
+        Command::Conns(c) => ask(&c, &Request::Conns, false),
+        Command::Trace(t) => ask(&t.client, &Request::Trace, t.relative),
+        Command::Listen(ListenCommand::List(c)) => ask(&c, &Request::Listens, false),
+        Command::Listen(ListenCommand::Policy {
+            place,
+            policy,
+            client,
+        }) => {
+            let place = place.to_string();
+            ask(&client, &Request::Policy { place, policy }, false)
+        }
+        Command::Secret(SecretCommand::New { file }) => {
+            let master = Master::random()?;
+            master.create(&file)?;
+            println!("{}", master.id());
+            Ok(())
+        }
+        Command::Secret(SecretCommand::ShowId {
+            file: Some(file),
+            client,
+        }) => {
+            let id = Master::read(&file)?.id();
+            if client.json {
+                println!("{}", serde_json::to_string(&SecretInfo { id, in_s: 0.0 })?);
+            } else {
+                println!("{id}");
+            }
+            Ok(())
+        }
+        Command::Secret(SecretCommand::ShowId { file: None, client }) => {
+            ask(&client, &Request::Secret, false)
+        }
+        Command::Secret(SecretCommand::Rotate(client)) => ask(&client, &Request::Rotate, false),
     }
 }
 
-fn ask(client: &cli::Client, request: Request, relative: bool) -> anyhow::Result<()> {
+fn ask(client: &cli::Client, request: &Request, relative: bool) -> anyhow::Result<()> {
     let output = Output {
         json: client.json,
         relative,

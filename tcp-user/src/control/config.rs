@@ -4,6 +4,7 @@
 //! with a unit (`"200ms"`, `"30s"`, `"2m"`); a bare number means seconds. Sizes are
 //! octets.
 
+use super::sources::{self, Prefix, Sources};
 use crate::proto;
 use serde::{Deserialize, Deserializer};
 use std::fmt;
@@ -93,6 +94,11 @@ pub struct Cookie {
     /// `cookie.require_timestamps`, default `"never"`: refuse clients that do not offer
     /// timestamps, whose cookies have fewer bits of MAC.
     pub require_timestamps: RequireTimestamps,
+    /// `cookie.attack_rate`, frames per second, default 20000: SYNs and bad cookies
+    /// from which on `cookie.require_timestamps = "under-attack"` refuses clients
+    /// without timestamps. It ends when the rate stays below half of it for ten
+    /// seconds. Between 1 and 4294967295.
+    pub attack_rate: u32,
 }
 
 impl Default for Cookie {
@@ -101,6 +107,7 @@ impl Default for Cookie {
             slot: Duration::from_secs(64),
             secret_file: None,
             require_timestamps: RequireTimestamps::Never,
+            attack_rate: 20_000,
         }
     }
 }
@@ -111,6 +118,9 @@ impl Default for Cookie {
 pub enum RequireTimestamps {
     /// Serve every client.
     Never,
+    /// Only clients that offer timestamps, while more than `cookie.attack_rate` SYNs
+    /// and bad cookies arrive per second.
+    UnderAttack,
     /// Only clients that offer timestamps.
     Always,
 }
@@ -122,12 +132,45 @@ pub struct Xdp {
     /// `xdp.on_invalid_ack`, default `"rst"`: what a segment without a connection and
     /// without a valid cookie gets, an RST or nothing.
     pub on_invalid_ack: OnInvalidAck,
+    /// `xdp.allow`, list of prefixes (`["192.0.2.0/24", "2001:db8::/32"]`, or text with
+    /// commas), default empty: sources that may connect. If there is any, sources that
+    /// neither list matches may not. Of several matches the longest prefix counts.
+    /// Connections that exist go on.
+    #[serde(deserialize_with = "sources::list")]
+    pub allow: Vec<Prefix>,
+    /// `xdp.deny`, list of prefixes, default empty: sources that may not connect.
+    #[serde(deserialize_with = "sources::list")]
+    pub deny: Vec<Prefix>,
+    /// `xdp.syn_ack_rate`, SYN-ACKs per second and source prefix (IPv4 /24, IPv6 /64),
+    /// default 0 (no limit): more SYNs than that are dropped, after a burst of 64. So
+    /// SYNs with forged sources cannot turn this machine on a victim. At most 5000.
+    pub syn_ack_rate: u32,
+    /// `xdp.rst_rate`, RSTs per second and CPU, default 0 (no limit): more than that
+    /// are not sent, after a burst of 64. At most 5000.
+    pub rst_rate: u32,
+}
+
+/// Rates above it are finer than the XDP program's clock (a tick of the kernel's).
+const MAX_RATE: u32 = 5000;
+
+impl Xdp {
+    /// Both lists together.
+    pub fn sources(&self) -> Result<Sources, Error> {
+        Sources::new(&self.allow, &self.deny).map_err(|prefix| Error::Range {
+            key: "xdp.deny",
+            message: format!("{prefix} is in xdp.allow, too"),
+        })
+    }
 }
 
 impl Default for Xdp {
     fn default() -> Self {
         Self {
             on_invalid_ack: OnInvalidAck::Rst,
+            allow: Vec::new(),
+            deny: Vec::new(),
+            syn_ack_rate: 0,
+            rst_rate: 0,
         }
     }
 }
@@ -282,7 +325,23 @@ impl Config {
             (sec(1)..=sec(86_400)).contains(&self.cookie.slot)
                 && self.cookie.slot.subsec_nanos() == 0,
             "must be whole seconds between 1 and 86400",
-        )
+        )?;
+        range(
+            "cookie.attack_rate",
+            self.cookie.attack_rate > 0,
+            "must be between 1 and 4294967295 per second",
+        )?;
+        range(
+            "xdp.syn_ack_rate",
+            self.xdp.syn_ack_rate <= MAX_RATE,
+            "must be between 0 (no limit) and 5000 per second",
+        )?;
+        range(
+            "xdp.rst_rate",
+            self.xdp.rst_rate <= MAX_RATE,
+            "must be between 0 (no limit) and 5000 per second",
+        )?;
+        self.xdp.sources().map(|_| ())
     }
 
     /// What the engine gets to know. The rest (MTU, checksums) depends on the interface.
@@ -401,6 +460,10 @@ mod tests {
             "shutdown.grace=\"1m 5s\"",
             "tcp.rto_min=0.25",
             "cookie.secret_file=/etc/key",
+            "cookie.require_timestamps=under-attack",
+            "xdp.allow=10.0.0.0/8, fd00::/8",
+            r#"xdp.deny=["10.1.0.0/16"]"#,
+            "xdp.syn_ack_rate=100",
         ])
         .expect("all valid");
         assert_eq!(c.tcp.msl, Duration::from_millis(500));
@@ -408,6 +471,9 @@ mod tests {
         assert_eq!(c.tcp.max_connections, 7);
         assert_eq!(c.xdp.on_invalid_ack, OnInvalidAck::Drop);
         assert_eq!(c.shutdown.grace, Duration::from_secs(65));
+        assert_eq!(c.cookie.require_timestamps, RequireTimestamps::UnderAttack);
+        assert_eq!((c.xdp.allow.len(), c.xdp.deny.len()), (2, 1));
+        assert_eq!((c.xdp.syn_ack_rate, c.xdp.rst_rate), (100, 0));
         assert_eq!(c.tcp.rto_min, Duration::from_millis(250));
         assert_eq!(c.cookie.secret_file, Some(PathBuf::from("/etc/key")));
     }
@@ -424,6 +490,10 @@ mod tests {
             ("cookie.slot=0", "cookie.slot"),
             ("tcp.max_connections=-1", "max_connections"),
             ("tcp.recv_buffer=1", "tcp.recv_buffer"),
+            ("xdp.allow=10.0.0.0/33", "10.0.0.0/33"),
+            ("xdp.deny=[1]", "list of prefixes"),
+            ("xdp.rst_rate=5001", "xdp.rst_rate"),
+            ("cookie.attack_rate=0", "cookie.attack_rate"),
         ] {
             let message = set(&[bad]).expect_err(bad).to_string();
             assert!(message.contains(names), "{bad}: {message}");

@@ -1,19 +1,168 @@
-//! `--listen ADDR:PORT=APP`: what is served where.
+//! `--listen ADDR:PORT[-PORT]=APP[@POLICY]`: what is served where, and how.
 
 use crate::app::App;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+use tcp_common::abi;
+
+/// Address and port pairs that are served by address, the size of `LISTENS`.
+const MAX_PAIRS: usize = 65_536;
+
+/// What happens to segments that belong to no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// SYNs are answered with cookies.
+    #[default]
+    Cookie,
+    /// The kernel gets them; the SYNs among them are counted as `pass_observed_syn`.
+    Observe,
+    /// The kernel gets them, as if the port were not served.
+    Off,
+}
+
+impl Policy {
+    const ALL: [(&'static str, Self); 3] = [
+        ("cookie", Self::Cookie),
+        ("observe", Self::Observe),
+        ("off", Self::Off),
+    ];
+
+    /// As a value of `LISTENS`.
+    pub const fn abi(self) -> u32 {
+        match self {
+            Self::Cookie => abi::policy::COOKIE,
+            Self::Observe => abi::policy::OBSERVE,
+            Self::Off => abi::policy::OFF,
+        }
+    }
+}
+
+impl FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, policy)| *policy)
+            .ok_or_else(|| format!("unknown policy `{text}` (cookie, observe or off)"))
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cookie => "cookie",
+            Self::Observe => "observe",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// `ADDR:PORT` or `ADDR:PORT-PORT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// `None` is `*`: every address of the interface.
+    pub addr: Option<IpAddr>,
+    /// First port, host order, not 0.
+    pub first: u16,
+    /// Last port, not below the first.
+    pub last: u16,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, ports) = text
+            .rsplit_once(':')
+            .ok_or_else(|| format!("no port in `{text}`"))?;
+        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+        let (first, last) = (parse_port(first)?, parse_port(last)?);
+        if first > last {
+            return Err(format!("`{ports}` is no range of ports: {first} > {last}"));
+        }
+        Ok(Self {
+            addr: parse_host(host)?,
+            first,
+            last,
+        })
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    text.parse()
+        .ok()
+        .filter(|p| *p != 0)
+        .ok_or_else(|| format!("`{text}` is not a port (1 to 65535)"))
+}
+
+fn parse_host(host: &str) -> Result<Option<IpAddr>, String> {
+    if host == "*" {
+        return Ok(None);
+    }
+    if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        let v6: Ipv6Addr = inner
+            .parse()
+            .map_err(|_| format!("`{inner}` is not an IPv6 address"))?;
+        if v6.to_ipv4_mapped().is_some() || v6.is_multicast() || v6.is_unspecified() {
+            return Err(format!("`{inner}` cannot be served; `*` is every address"));
+        }
+        return Ok(Some(IpAddr::V6(v6)));
+    }
+    if host.parse::<Ipv6Addr>().is_ok() {
+        return Err(format!("write the IPv6 address in brackets: [{host}]"));
+    }
+    let v4: Ipv4Addr = host
+        .parse()
+        .map_err(|_| format!("`{host}` is not an address (IPv4, [IPv6] or * for every address)"))?;
+    if v4.is_multicast() || v4.is_broadcast() || v4.is_unspecified() {
+        return Err(format!("`{host}` cannot be served; `*` is every address"));
+    }
+    Ok(Some(IpAddr::V4(v4)))
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.addr {
+            None => write!(f, "*:{}", self.first)?,
+            Some(ip) => write!(f, "{}", SocketAddr::new(ip, self.first))?,
+        }
+        if self.last > self.first {
+            write!(f, "-{}", self.last)?;
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    /// The ports.
+    pub fn ports(self) -> std::ops::RangeInclusive<u16> {
+        self.first..=self.last
+    }
+
+    fn overlaps(self, other: Self) -> bool {
+        self.addr == other.addr && self.first <= other.last && other.first <= self.last
+    }
+
+    fn contains(self, other: Self) -> bool {
+        self.addr == other.addr && self.first <= other.first && other.last <= self.last
+    }
+}
 
 /// One `--listen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// `None` is `*`: every address of the interface.
-    pub addr: Option<IpAddr>,
-    /// Host order, not 0.
-    pub port: u16,
+    /// Where.
+    pub place: Place,
     /// What answers there.
     pub app: App,
+    /// How its handshakes are treated.
+    pub policy: Policy,
 }
 
 /// Why a `--listen` was refused.
@@ -39,48 +188,24 @@ fn parse(text: &str) -> Result<Listen, String> {
     let (place, app) = text
         .split_once('=')
         .ok_or("expected ADDR:PORT=APP, for example *:80=http")?;
-    let (host, port) = place
-        .rsplit_once(':')
-        .ok_or_else(|| format!("no port in `{place}`"))?;
-    let port: u16 = port
-        .parse()
-        .ok()
-        .filter(|p| *p != 0)
-        .ok_or_else(|| format!("`{port}` is not a port (1 to 65535)"))?;
-    let addr = if host == "*" {
-        None
-    } else if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        let v6: Ipv6Addr = inner
-            .parse()
-            .map_err(|_| format!("`{inner}` is not an IPv6 address"))?;
-        if v6.to_ipv4_mapped().is_some() || v6.is_multicast() || v6.is_unspecified() {
-            return Err(format!("`{inner}` cannot be served; `*` is every address"));
-        }
-        Some(IpAddr::V6(v6))
-    } else if host.parse::<Ipv6Addr>().is_ok() {
-        return Err(format!("write the IPv6 address in brackets: [{host}]"));
-    } else {
-        let v4: Ipv4Addr = host.parse().map_err(|_| {
-            format!("`{host}` is not an address (IPv4, [IPv6] or * for every address)")
-        })?;
-        if v4.is_multicast() || v4.is_broadcast() || v4.is_unspecified() {
-            return Err(format!("`{host}` cannot be served; `*` is every address"));
-        }
-        Some(IpAddr::V4(v4))
+    let (app, policy) = match app.rsplit_once('@') {
+        Some((app, policy)) => (app, policy.parse()?),
+        None => (app, Policy::default()),
     };
     Ok(Listen {
-        addr,
-        port,
+        place: place.parse()?,
         app: app.parse()?,
+        policy,
     })
 }
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.addr {
-            None => write!(f, "*:{}={}", self.port, self.app),
-            Some(ip) => write!(f, "{}={}", SocketAddr::new(ip, self.port), self.app),
+        write!(f, "{}={}", self.place, self.app)?;
+        if self.policy != Policy::default() {
+            write!(f, "@{}", self.policy)?;
         }
+        Ok(())
     }
 }
 
@@ -93,29 +218,95 @@ pub fn check(listens: &[Listen]) -> Result<(), Error> {
             reason: "at least one is needed".into(),
         });
     }
+    let mut pairs = 0;
     for (i, listen) in listens.iter().enumerate() {
-        let twice = listens[..i]
-            .iter()
-            .any(|l| (l.addr, l.port) == (listen.addr, listen.port));
-        if twice {
-            return Err(Error {
+        let refuse = |reason: String| {
+            Err(Error {
                 text: listen.to_string(),
-                reason: "this address and port are given twice".into(),
-            });
+                reason,
+            })
+        };
+        let other = listens[..i].iter().find(|l| l.place.overlaps(listen.place));
+        match other {
+            Some(other) if other.place == listen.place => {
+                return refuse("this address and port are given twice".into());
+            }
+            Some(other) => return refuse(format!("a port is given twice, see {other}")),
+            None => {}
+        }
+        if listen.place.addr.is_some() {
+            pairs += listen.place.ports().len();
+        }
+        if pairs > MAX_PAIRS {
+            return refuse(format!("more than {MAX_PAIRS} pairs of address and port"));
         }
     }
     Ok(())
 }
 
-/// Which app serves a local address: the exact listen, else the wildcard.
-pub fn find(listens: &[Listen], local: SocketAddr) -> Option<App> {
-    let of = |addr| {
-        listens
-            .iter()
-            .find(|l| l.addr == addr && l.port == local.port())
-            .map(|l| l.app)
+/// Gives a place another policy; the rest of a range that it is a part of keeps its
+/// own. An error names the place that no listen covers.
+pub fn set_policy(listens: &mut Vec<Listen>, place: Place, policy: Policy) -> Result<(), String> {
+    let Some(at) = listens.iter().position(|l| l.place.contains(place)) else {
+        return Err(format!(
+            "{place} is not (or not as a whole) served by a listen"
+        ));
     };
-    of(Some(local.ip())).or_else(|| of(None))
+    let whole = listens[at];
+    let part = |first: u16, last: u16, policy| Listen {
+        place: Place {
+            first,
+            last,
+            ..place
+        },
+        policy,
+        ..whole
+    };
+    let mut parts = Vec::with_capacity(3);
+    if whole.place.first < place.first {
+        parts.push(part(whole.place.first, place.first - 1, whole.policy));
+    }
+    parts.push(part(place.first, place.last, policy));
+    if place.last < whole.place.last {
+        parts.push(part(place.last + 1, whole.place.last, whole.policy));
+    }
+    listens.splice(at..=at, parts);
+    Ok(())
+}
+
+/// Finds the app of a local address among any number of listens.
+#[derive(Debug)]
+pub struct Table {
+    /// First port, last port and app, sorted, by address.
+    places: HashMap<Option<IpAddr>, Vec<(u16, u16, App)>>,
+}
+
+impl Table {
+    /// From listens that [`check`] let through.
+    pub fn new(listens: &[Listen]) -> Self {
+        let mut places: HashMap<_, Vec<_>> = HashMap::new();
+        for l in listens {
+            let ranges = places.entry(l.place.addr).or_default();
+            ranges.push((l.place.first, l.place.last, l.app));
+        }
+        for ranges in places.values_mut() {
+            ranges.sort_unstable_by_key(|(first, ..)| *first);
+        }
+        Self { places }
+    }
+
+    /// Which app serves a local address: the exact listen, else the wildcard.
+    pub fn find(&self, local: SocketAddr) -> Option<App> {
+        self.of(Some(local.ip()), local.port())
+            .or_else(|| self.of(None, local.port()))
+    }
+
+    fn of(&self, addr: Option<IpAddr>, port: u16) -> Option<App> {
+        let ranges = self.places.get(&addr)?;
+        let behind = ranges.partition_point(|(first, ..)| *first <= port);
+        let (_, last, app) = ranges[..behind].last()?;
+        (port <= *last).then_some(*app)
+    }
 }
 
 #[cfg(test)]
@@ -123,8 +314,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_three_forms() {
-        for text in ["*:80=http", "192.0.2.1:7=echo", "[fd77::2]:19=chargen"] {
+    fn each_form_reads_and_prints() {
+        for text in [
+            "*:80=http",
+            "192.0.2.1:7=echo",
+            "[fd77::2]:19=chargen",
+            "*:1000-2000=echo",
+            "[fd77::2]:1-65535=discard@observe",
+            "192.0.2.1:7=echo@off",
+        ] {
             let listen: Listen = text.parse().expect(text);
             assert_eq!(listen.to_string(), text);
         }
@@ -143,6 +341,10 @@ mod tests {
             ("*:80=htpp", "htpp"),
             ("224.0.0.1:80=http", "224.0.0.1"),
             ("[::ffff:1.2.3.4]:80=http", "::ffff:1.2.3.4"),
+            ("*:90-80=http", "90-80"),
+            ("*:0-80=http", "`0`"),
+            ("*:80-=http", "port"),
+            ("*:80=http@maybe", "maybe"),
         ] {
             let message = bad.parse::<Listen>().expect_err(bad).to_string();
             assert!(message.contains(names), "{bad}: {message}");
@@ -163,10 +365,77 @@ mod tests {
         );
         let both = parse(&["*:80=http", "192.0.2.1:80=echo"]);
         check(&both).expect("different places");
-        let at = |a: &str| find(&both, a.parse().expect("literal"));
+        let table = Table::new(&both);
+        let at = |a: &str| table.find(a.parse().expect("literal"));
         assert_eq!(at("192.0.2.1:80"), Some(App::Echo));
         assert_eq!(at("192.0.2.2:80"), Some(App::Http));
         assert_eq!(at("192.0.2.2:81"), None);
         assert!(check(&[]).is_err());
+    }
+
+    #[test]
+    fn ranges_are_served_and_do_not_overlap() {
+        let parse = |list: &[&str]| -> Vec<Listen> {
+            list.iter().map(|t| t.parse().expect("literal")).collect()
+        };
+        let listens = parse(&[
+            "*:1000-2000=echo",
+            "*:80=http",
+            "192.0.2.1:1500-1600=discard",
+        ]);
+        check(&listens).expect("no overlap");
+        let table = Table::new(&listens);
+        let at = |a: &str| table.find(a.parse().expect("literal"));
+        for (addr, app) in [
+            ("192.0.2.2:999", None),
+            ("192.0.2.2:1000", Some(App::Echo)),
+            ("192.0.2.2:2000", Some(App::Echo)),
+            ("192.0.2.2:2001", None),
+            ("192.0.2.1:1499", Some(App::Echo)),
+            ("192.0.2.1:1500", Some(App::Discard)),
+            ("192.0.2.1:1601", Some(App::Echo)),
+            ("[fd77::2]:80", Some(App::Http)),
+        ] {
+            assert_eq!(at(addr), app, "{addr}");
+        }
+        for (list, names) in [
+            (
+                &["*:1-9=echo", "*:9-12=http"][..],
+                "*:9-12=http: a port is given twice, see *:1-9",
+            ),
+            (&["*:1-9=echo", "*:5=http"], "*:5=http"),
+            (&["192.0.2.1:1-65535=echo", "192.0.2.2:1-2=echo"], "65536"),
+        ] {
+            let message = check(&parse(list)).expect_err("twice").to_string();
+            assert!(message.contains(names), "{message}");
+        }
+        let many: Vec<Listen> = (1..=1000)
+            .map(|p| format!("*:{p}=echo").parse().expect("literal"))
+            .collect();
+        check(&many).expect("hundreds");
+    }
+
+    #[test]
+    fn a_part_of_a_range_gets_a_policy_of_its_own() {
+        let mut listens: Vec<Listen> = vec!["*:10-20=echo".parse().expect("literal")];
+        let mut set = |place: &str, policy| {
+            set_policy(&mut listens, place.parse().expect(place), policy)?;
+            let all: Vec<String> = listens.iter().map(ToString::to_string).collect();
+            Ok::<_, String>(all.join(" "))
+        };
+        assert_eq!(
+            set("*:10-20", Policy::Observe).expect("whole"),
+            "*:10-20=echo@observe"
+        );
+        assert_eq!(
+            set("*:12", Policy::Off).expect("inside"),
+            "*:10-11=echo@observe *:12=echo@off *:13-20=echo@observe"
+        );
+        assert_eq!(
+            set("*:20", Policy::Cookie).expect("end"),
+            "*:10-11=echo@observe *:12=echo@off *:13-19=echo@observe *:20=echo"
+        );
+        assert!(set("*:21", Policy::Off).expect_err("none").contains("*:21"));
+        assert!(set("192.0.2.1:12", Policy::Off).is_err());
     }
 }

@@ -4,10 +4,12 @@
 //! kernel detaches it.
 
 use super::config::{self, OnInvalidAck, RequireTimestamps};
-use super::listen::Listen;
+use super::listen::{Listen, Place, Policy};
+use super::sources::Sources;
 use crate::dataplane::nic::Nic;
 use crate::dataplane::worker::FlowTable;
 use crate::proto;
+use aya::maps::lpm_trie::{Key as Prefix, LpmTrie};
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpLink;
@@ -19,7 +21,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
-use tcp_common::abi::{self, Flow, Limits, ListenKey, Secrets, flag, policy, port};
+use tcp_common::abi::{self, Flow, Limits, ListenKey, Secrets, flag, port};
 use tcp_common::counters::{self, Counter};
 use tcp_common::flow::{Addr, FlowKey};
 
@@ -129,6 +131,17 @@ impl Program {
         if engine.partial_checksums {
             flags |= flag::PARTIAL_CHECKSUMS;
         }
+        let sources = config.xdp.sources().map_err(|e| Error::Other {
+            step: "set the allow and deny lists",
+            reason: e.to_string(),
+        })?;
+        if !sources.entries.is_empty() {
+            flags |= flag::CHECK_SOURCES;
+        }
+        if sources.default_deny {
+            flags |= flag::DEFAULT_DENY;
+        }
+        let interval = |rate: u32| 1_000_000_000_u32.checked_div(rate).unwrap_or(0);
         let mut program = Self {
             ebpf,
             config: abi::Config {
@@ -139,12 +152,16 @@ impl Program {
                 window_scale: engine.window_scale,
                 hop_limit: engine.hop_limit,
                 reserved: 0,
-                limits: Limits::default(),
+                limits: Limits {
+                    syn_ack_interval: interval(config.xdp.syn_ack_rate),
+                    rst_interval: interval(config.xdp.rst_rate),
+                },
             },
             secrets,
             addresses: HashSet::new(),
             link: None,
         };
+        program.write_sources(&sources)?;
         program.write_config()?;
         program.write_secrets(secrets)?;
         Ok(program)
@@ -208,25 +225,61 @@ impl Program {
             .map_err(|e| explain("set the AF_XDP socket", &e))
     }
 
+    fn write_sources(&mut self, sources: &Sources) -> Result<(), Error> {
+        let step = "set the allow and deny lists";
+        let mut map = LpmTrie::<_, Addr, u32>::try_from(self.map(abi::SOURCES)?)
+            .map_err(|e| explain(step, &e))?;
+        for (len, addr, what) in &sources.entries {
+            map.insert(&Prefix::new(*len, *addr), what, 0)
+                .map_err(|e| explain(step, &e))?;
+        }
+        Ok(())
+    }
+
     /// Starts to answer SYNs.
     pub fn serve(&mut self, listens: &[Listen]) -> Result<(), Error> {
+        let everywhere = Place {
+            addr: None,
+            first: 1,
+            last: u16::MAX,
+        };
+        self.write_listens(listens, everywhere)
+    }
+
+    /// Writes what has become of the ports of `place`. Each port changes at once: the
+    /// program sees the old policy or the new one. Flows are not asked, they go on: a
+    /// port that was served stays on the program's list, so that it looks for them.
+    pub fn write_listens(&mut self, listens: &[Listen], place: Place) -> Result<(), Error> {
         let step = "set the served ports";
         let mut ports = std::collections::BTreeMap::<u16, u32>::new();
-        for listen in listens {
-            let bits = ports.entry(listen.port).or_default();
-            let Some(addr) = listen.addr else {
-                *bits |= port::ANY_ADDR;
+        for Listen {
+            place: at, policy, ..
+        } in listens
+        {
+            let within = at.first.max(place.first)..=at.last.min(place.last);
+            let Some(addr) = at.addr else {
+                for port in within {
+                    *ports.entry(port).or_default() |= match policy {
+                        Policy::Cookie => port::ANY_ADDR,
+                        Policy::Observe => port::ANY_ADDR | port::ANY_OBSERVE,
+                        // Looked up, found nowhere.
+                        Policy::Off => port::SOME_ADDR,
+                    };
+                }
                 continue;
             };
-            *bits |= port::SOME_ADDR;
-            let key = ListenKey {
-                addr: addr.into(),
-                port_be: listen.port.to_be(),
-                reserved: 0,
-            };
-            BpfMap::<_, ListenKey, u32>::try_from(self.map(abi::LISTENS)?)
-                .and_then(|mut map| map.insert(key, policy::COOKIE, 0))
+            let mut map = BpfMap::<_, ListenKey, u32>::try_from(self.map(abi::LISTENS)?)
                 .map_err(|e| explain(step, &e))?;
+            for port in within {
+                *ports.entry(port).or_default() |= port::SOME_ADDR;
+                let key = ListenKey {
+                    addr: addr.into(),
+                    port_be: port.to_be(),
+                    reserved: 0,
+                };
+                map.insert(key, policy.abi(), 0)
+                    .map_err(|e| explain(step, &e))?;
+            }
         }
         let mut map =
             Array::<_, u32>::try_from(self.map(abi::PORTS)?).map_err(|e| explain(step, &e))?;
@@ -279,6 +332,16 @@ impl Program {
     /// No new connections from now on.
     pub fn stop(&mut self) -> Result<(), Error> {
         self.config.flags |= flag::STOPPING;
+        self.write_config()
+    }
+
+    /// Refuses clients without timestamps, or serves them again.
+    pub fn require_timestamps(&mut self, on: bool) -> Result<(), Error> {
+        if on {
+            self.config.flags |= flag::REQUIRE_TIMESTAMPS;
+        } else {
+            self.config.flags &= !flag::REQUIRE_TIMESTAMPS;
+        }
         self.write_config()
     }
 

@@ -1,14 +1,17 @@
 //! Everything that is not the path of a frame: configuration, loading, keys, counters,
 //! the control socket, and the life of the server.
 
+pub mod attack;
 pub mod client;
 pub mod config;
 pub mod ladder;
 pub mod listen;
 pub mod loader;
+pub mod orders;
 pub mod records;
 pub mod secrets;
 pub mod server;
+pub mod sources;
 pub mod sweep;
 pub mod trace;
 
@@ -19,14 +22,16 @@ use crate::dataplane::worker::{Command, Commands, Worker};
 use crate::dataplane::xsk::{self, XskDevice};
 use crate::proto::{Endpoint, State};
 use anyhow::{Context, Result, anyhow, bail};
-use config::Config;
+use config::{Config, RequireTimestamps};
 use ladder::Ladder;
 use listen::Listen;
 use loader::{Mode, Program};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use secrets::{Master, Rotation, wall_clock};
+use orders::Order;
+use records::{ListenInfo, SecretInfo};
+use secrets::{Clock, Master, Now, Rotation};
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -82,6 +87,8 @@ struct Server {
     workers: Vec<Worker>,
     hub: trace::Hub,
     sweep: sweep::Sweep,
+    orders: orders::Inbox,
+    attack: Option<(attack::Watch, loader::Counters)>,
     _control: server::Socket,
 }
 
@@ -106,11 +113,11 @@ impl Server {
         let mut engine = config.engine();
         engine.mtu = (nic.mtu as usize).min(xsk::MAX_PACKET) as u16;
         engine.partial_checksums = nic.partial_checksums();
-        let master = match &config.cookie.secret_file {
-            Some(path) => Master::read(path)?,
-            None => Master::random()?,
+        let (master, clock) = match &config.cookie.secret_file {
+            Some(path) => (Master::read(path)?, Clock::Shared),
+            None => (Master::random()?, Clock::Local),
         };
-        let rotation = Rotation::new(master, config.cookie.slot, wall_clock());
+        let rotation = Rotation::new(master, config.cookie.slot, clock, Now::read());
         let secrets = rotation.secrets();
 
         let mut program = Program::load(&config, &engine, secrets, nic.queues)?;
@@ -122,8 +129,8 @@ impl Server {
 
         let (hub, sink) = trace::Hub::start()?;
         let lookup: crate::app::Lookup = {
-            let listens = listens.clone();
-            Arc::new(move |local| listen::find(&listens, local))
+            let table = listen::Table::new(&listens);
+            Arc::new(move |local| table.find(local))
         };
         let mut zero_copy = true;
         let mut workers = Vec::new();
@@ -157,11 +164,20 @@ impl Server {
         if trace {
             print_trace(&hub)?;
         }
+        let (desk, orders) = orders::pair()?;
         control.serve(server::Sources {
             counters: program.counters()?,
             workers: commands.clone(),
             hub: hub.clone(),
+            desk,
         })?;
+        let attack = match config.cookie.require_timestamps {
+            RequireTimestamps::UnderAttack => Some((
+                attack::Watch::new(config.cookie.attack_rate),
+                program.counters()?,
+            )),
+            RequireTimestamps::Never | RequireTimestamps::Always => None,
+        };
         let sweep = sweep::Sweep::new(program.flows()?, commands);
 
         program.serve(&listens)?;
@@ -183,6 +199,8 @@ impl Server {
             workers,
             hub,
             sweep,
+            orders,
+            attack,
             _control: control,
         })
     }
@@ -190,13 +208,16 @@ impl Server {
     /// Until the first signal.
     fn wait(&mut self, signals: &SignalFd) -> Result<()> {
         loop {
-            let now = wall_clock();
-            // Slots are whole seconds: the next one is waited for to the millisecond.
-            let timeout = TICK.min(self.rotation.remaining(now) + Duration::from_millis(1));
-            if is_signalled(signals, timeout)? {
+            // The next slot is waited for to the millisecond.
+            let slot = self.rotation.remaining(Now::read());
+            let timeout = TICK.min(slot + Duration::from_millis(1));
+            if is_signalled(signals, Some(&self.orders), timeout)? {
                 return Ok(());
             }
             self.tick()?;
+            while let Some(order) = self.orders.next() {
+                self.follow(order);
+            }
         }
     }
 
@@ -207,9 +228,20 @@ impl Server {
             }
             bail!("a worker has ended");
         }
-        if let Some(slot) = self.rotation.advance(wall_clock()) {
-            tracing::debug!(slot, "cookie keys");
+        let now = Now::read();
+        if self.rotation.advance(now) {
+            tracing::debug!("cookie keys");
             self.rotate()?;
+        }
+        if let Some((watch, counters)) = &mut self.attack
+            && let Some(attacked) = watch.read(now.boot, attack::frames(&counters.read()))
+        {
+            self.program.require_timestamps(attacked)?;
+            if attacked {
+                tracing::warn!("under attack: clients without timestamps are refused");
+            } else {
+                tracing::warn!("the attack is over: all clients are served");
+            }
         }
         match self.nic.addresses() {
             Ok(addresses) => {
@@ -221,6 +253,62 @@ impl Server {
         }
         self.sweep.tick();
         Ok(())
+    }
+
+    /// A client that has gone does not hear the answer.
+    fn follow(&mut self, order: Order) {
+        match order {
+            Order::Listens(answer) => {
+                let _ = answer.send(Ok(self.listen_infos()));
+            }
+            Order::Policy(place, policy, answer) => {
+                let _ = answer.send(self.set_policy(place, policy));
+            }
+            Order::Secret(answer) => {
+                let _ = answer.send(Ok(SecretInfo {
+                    id: self.rotation.id(),
+                    in_s: 0.0,
+                }));
+            }
+            Order::Rotate(answer) => {
+                let _ = answer.send(self.replace_secret());
+            }
+        }
+    }
+
+    fn listen_infos(&self) -> Vec<ListenInfo> {
+        self.listens.iter().map(ListenInfo::from).collect()
+    }
+
+    fn set_policy(
+        &mut self,
+        place: listen::Place,
+        policy: listen::Policy,
+    ) -> Result<Vec<ListenInfo>, String> {
+        let mut listens = self.listens.clone();
+        listen::set_policy(&mut listens, place, policy)?;
+        self.program
+            .write_listens(&listens, place)
+            .map_err(|e| e.to_string())?;
+        tracing::info!(%place, %policy, "policy");
+        self.listens = listens;
+        Ok(self.listen_infos())
+    }
+
+    fn replace_secret(&mut self) -> Result<SecretInfo, String> {
+        let master = match &self.config.cookie.secret_file {
+            Some(path) => Master::read(path),
+            None => Master::random(),
+        }
+        .map_err(|e| e.to_string())?;
+        let now = Now::read();
+        let id = master.id();
+        let in_s = self.rotation.replace(master, now).as_secs_f64();
+        if self.rotation.advance(now) {
+            self.rotate().map_err(|e| format!("{e:#}"))?;
+        }
+        tracing::info!(id, in_s, "secret");
+        Ok(SecretInfo { id, in_s })
     }
 
     /// The workers first: a cookie that XDP accepts is never unknown to them.
@@ -243,6 +331,7 @@ impl Server {
     /// Lets connections end, then ends them.
     fn stop(mut self, signals: &SignalFd) -> Result<()> {
         self.program.stop()?;
+        drop(self.orders);
         tracing::info!(listens = self.listens.len(), "stopping");
         let commands: Vec<Commands> = self.workers.iter().map(|w| w.commands().clone()).collect();
         for worker in &commands {
@@ -255,7 +344,7 @@ impl Server {
                 .iter()
                 .any(|c| c.state != State::TimeWait);
             let gone = self.workers.iter().any(Worker::is_finished);
-            if !open || gone || is_signalled(signals, STOP_TICK)? {
+            if !open || gone || is_signalled(signals, None, STOP_TICK)? {
                 break;
             }
         }
@@ -272,10 +361,18 @@ impl Server {
     }
 }
 
-/// Waits for a signal.
-fn is_signalled(signals: &SignalFd, timeout: Duration) -> Result<bool> {
+/// Waits for a signal, or for an order.
+fn is_signalled(
+    signals: &SignalFd,
+    orders: Option<&orders::Inbox>,
+    timeout: Duration,
+) -> Result<bool> {
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-    let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    let fd = signals.as_fd();
+    let mut fds = [
+        PollFd::new(fd, PollFlags::POLLIN),
+        PollFd::new(orders.map_or(fd, AsFd::as_fd), PollFlags::POLLIN),
+    ];
     match poll(&mut fds, timeout) {
         Ok(0) | Err(nix::Error::EINTR) => Ok(false),
         Ok(_) => Ok(signals.read_signal()?.is_some()),

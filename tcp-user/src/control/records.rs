@@ -1,5 +1,6 @@
 //! What goes over the control socket: one JSON object a line.
 
+use super::listen::{Listen, Policy};
 use crate::dataplane::DeviceStats;
 use crate::dataplane::worker::WorkerStats;
 use crate::proto::{ConnInfo, Direction, Disposition, TraceEvent};
@@ -10,7 +11,7 @@ use tcp_common::counters::Counter;
 use tcp_common::wire::Flags;
 
 /// A client's request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
     /// Answered with one [`Stats`].
@@ -19,10 +20,55 @@ pub enum Request {
     Conns,
     /// Answered with a [`Segment`] a line, until the client goes.
     Trace,
+    /// Answered with a list of [`ListenInfo`]s.
+    Listens,
+    /// Gives a place another policy; answered as [`Self::Listens`].
+    Policy {
+        /// `ADDR:PORT` or `ADDR:PORT-PORT`.
+        place: String,
+        /// The policy.
+        policy: Policy,
+    },
+    /// Answered with the [`SecretInfo`] of the secret in use.
+    Secret,
+    /// Reads the secret file again or draws a new secret; answered with its
+    /// [`SecretInfo`].
+    Rotate,
+}
+
+/// A listen as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenInfo {
+    /// `ADDR:PORT` or `ADDR:PORT-PORT`.
+    pub place: String,
+    /// The app.
+    pub app: String,
+    /// How handshakes are treated.
+    pub policy: Policy,
+}
+
+impl From<&Listen> for ListenInfo {
+    fn from(listen: &Listen) -> Self {
+        Self {
+            place: listen.place.to_string(),
+            app: listen.app.to_string(),
+            policy: listen.policy,
+        }
+    }
+}
+
+/// A master secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SecretInfo {
+    /// Its fingerprint, see [`crate::control::secrets::Master::id`].
+    pub id: String,
+    /// Seconds until it makes cookies.
+    pub in_s: f64,
 }
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Refusal {
     /// One line.
     pub error: String,

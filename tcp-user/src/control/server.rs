@@ -1,6 +1,7 @@
 //! The control socket: a client sends one [`Request`] a line and gets JSON lines.
 
 use super::loader::Counters;
+use super::orders::{Desk, Order};
 use super::records::{Connection, Refusal, Request, Stats};
 use super::trace::Hub;
 use crate::dataplane::worker::{Command, Commands, WorkerStats};
@@ -32,6 +33,8 @@ pub struct Sources {
     pub workers: Vec<Commands>,
     /// Traces.
     pub hub: Hub,
+    /// Takes orders to the main thread.
+    pub desk: Desk,
 }
 
 /// The socket's file; removed when dropped.
@@ -131,17 +134,30 @@ fn answer(client: &UnixStream, sources: &Sources) -> io::Result<()> {
             Ok(Request::Stats) => send(client, &stats(sources))?,
             Ok(Request::Conns) => send(client, &connections(&sources.workers))?,
             Ok(Request::Trace) => return stream(client, sources),
-            Err(error) => send(
-                client,
-                &Refusal {
-                    error: error.to_string(),
-                },
-            )?,
+            Ok(Request::Listens) => reply(client, sources.desk.order(Order::Listens))?,
+            Ok(Request::Policy { place, policy }) => {
+                let done = place.parse().and_then(|place| {
+                    sources
+                        .desk
+                        .order(|answer| Order::Policy(place, policy, answer))
+                });
+                reply(client, done)?;
+            }
+            Ok(Request::Secret) => reply(client, sources.desk.order(Order::Secret))?,
+            Ok(Request::Rotate) => reply(client, sources.desk.order(Order::Rotate))?,
+            Err(error) => reply::<()>(client, Err(error.to_string()))?,
         }
         line.clear();
         lines.get_mut().set_limit(MAX_REQUEST);
     }
     Ok(())
+}
+
+fn reply<T: Serialize>(client: &UnixStream, result: Result<T, String>) -> io::Result<()> {
+    match result {
+        Ok(value) => send(client, &value),
+        Err(error) => send(client, &Refusal { error }),
+    }
 }
 
 fn send(mut client: &UnixStream, value: &impl Serialize) -> io::Result<()> {

@@ -258,8 +258,9 @@ impl Server {
     /// A client command's stdout.
     pub fn client(&self, command: &str, args: &[&str]) -> String {
         let output = Command::new(env!("CARGO_BIN_EXE_tcp-user"))
-            .args([command, "--control", &self.control])
+            .arg(command)
             .args(args)
+            .args(["--control", &self.control])
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");

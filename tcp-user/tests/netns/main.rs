@@ -14,5 +14,7 @@ mod frames;
 mod lab;
 mod lifecycle;
 mod malformed;
+mod policy;
 mod raw;
 mod scale;
+mod secret;
