@@ -1,8 +1,9 @@
 //! Packet memory: the only place that makes references out of packet pointers.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::generated::bpf_xdp_adjust_tail;
+use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
+use tcp_common::wire::link::MAX_LINK_LEN;
 use tcp_common::wire::{Bytes, Window};
 
 /// The frame between `data` and `data_end`. Invalid after [`resize`]: make a new one.
@@ -86,7 +87,8 @@ impl<const N: usize> WindowMut<N> {
     }
 }
 
-/// Grows or cuts the frame's tail to `len` octets; `false` if there is no room.
+/// Grows or cuts the frame to `len` octets with its link header in front; what
+/// follows that is undefined. `false` if there is no room.
 #[inline(always)]
 pub fn resize(ctx: &XdpContext, len: usize) -> bool {
     let now = Packet::new(ctx).len();
@@ -95,5 +97,40 @@ pub fn resize(ctx: &XdpContext, len: usize) -> bool {
     }
     let delta = len as i32 - now as i32;
     // SAFETY: `ctx` is the context of this run.
-    unsafe { bpf_xdp_adjust_tail(ctx.as_ptr().cast(), delta) == 0 }
+    if unsafe { bpf_xdp_adjust_tail(ctx.as_ptr().cast(), delta) } == 0 {
+        return true;
+    }
+    // veth copies small frames into buffers that may end right behind them. There
+    // is always room in front (`XDP_PACKET_HEADROOM`).
+    // SAFETY: as above.
+    delta > 0
+        && unsafe { bpf_xdp_adjust_head(ctx.as_ptr().cast(), -delta) } == 0
+        && pull_link(ctx, delta as usize).is_some()
+}
+
+/// Moves the link header `by` octets to the front of the frame, and with a shorter
+/// one some octets behind it.
+#[inline(always)]
+fn pull_link(ctx: &XdpContext, by: usize) -> Option<()> {
+    let mut packet = Packet::new(ctx);
+    // In this order: the check of the farther octets implies the other, which LLVM
+    // then leaves out and the verifier misses.
+    let mut to = packet.window_mut::<MAX_LINK_LEN>(0)?;
+    // The verifier wants a bound; an answer grows by its options at the most.
+    let from = packet.window::<MAX_LINK_LEN>(by & 0x3f)?;
+    let words = (
+        from.ne32::<0>(),
+        from.ne32::<4>(),
+        from.ne32::<8>(),
+        from.ne32::<12>(),
+        from.ne32::<16>(),
+        from.ne16::<20>(),
+    );
+    to.put::<0, u32>(words.0);
+    to.put::<4, u32>(words.1);
+    to.put::<8, u32>(words.2);
+    to.put::<12, u32>(words.3);
+    to.put::<16, u32>(words.4);
+    to.put::<20, u16>(words.5);
+    Some(())
 }

@@ -199,10 +199,10 @@ fn from_a_stranger(wire: &Wire, victim: &Victim, expected: &mut Expected) {
         expected.send(wire, frame, reason);
     }
     for flags in 0..=255 {
-        // With options, so that the answer is no longer than the question: a copy that
-        // veth makes of a frame ends at a multiple of 64 octets, and one of 62 (two tags)
-        // has no room for an MSS option.
-        let spec = with_flags(Spec::new(from, &to).raw_options(&[1; 4]), flags);
+        // Without options, so that an answer has to grow: a copy that veth makes of a
+        // frame ends at a multiple of 64 octets, and one of 62 (two tags) has no room
+        // behind it for an MSS option.
+        let spec = with_flags(Spec::new(from, &to), flags);
         for vlans in [&[][..], &[7], &[8, 9]] {
             let frame = spec.clone().vlans(vlans).build();
             expected.send(wire, frame, verdict_on(flags));
