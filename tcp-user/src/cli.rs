@@ -26,6 +26,8 @@ pub enum Command {
     Conns(Client),
     /// Print each segment of a running server as it comes and goes
     Trace(Trace),
+    /// Say what an interface and this system are fit for, and what would hurt
+    Doctor(Doctor),
     /// Show what a running server serves, or change how
     #[command(subcommand)]
     Listen(ListenCommand),
@@ -46,6 +48,17 @@ pub struct Stats {
     /// Print again after each interval [default interval: 1s]
     #[arg(long)]
     pub watch: bool,
+}
+
+/// `tcp-user doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The interface
+    #[arg(long, value_name = "IF")]
+    pub iface: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `tcp-user listen`
@@ -109,6 +122,9 @@ pub struct Run {
     /// Where the XDP program runs: auto, native (in the driver) or generic
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub mode: Mode,
+    /// Take the place of an XDP program that is there already
+    #[arg(long)]
+    pub replace: bool,
     /// What to serve: ADDR is an IPv4 address, an [IPv6] address or * for every address
     /// of the interface, PORT a port or a range (1000-2000); APP is echo, discard, chargen
     /// or http; POLICY is cookie (default), observe or off. Repeatable

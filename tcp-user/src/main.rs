@@ -8,7 +8,7 @@ use tcp_user::control::client::{self, Output};
 use tcp_user::control::config::Config;
 use tcp_user::control::records::{Request, SecretInfo};
 use tcp_user::control::secrets::Master;
-use tcp_user::control::{self, listen};
+use tcp_user::control::{self, doctor, listen};
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Err(e) => return refuse(&cli::one_line(&e)),
     };
     match execute(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => refuse(&format!("{e:#}")),
     }
 }
@@ -36,8 +36,12 @@ fn refuse(message: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn execute(cli: Cli) -> anyhow::Result<()> {
-    match cli.command {
+fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    let done = match cli.command {
+        Command::Doctor(d) => {
+            let healthy = doctor::run(&d.iface, d.json)?;
+            return Ok(ExitCode::from(u8::from(!healthy)));
+        }
         Command::Run(run) => {
             listen::check(&run.listen)?;
             let config = Config::load(run.config.as_deref(), &run.set)?;
@@ -46,6 +50,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
                 mode: run.mode,
                 listens: run.listen,
                 config,
+                replace: run.replace,
                 control: run.control,
                 trace: run.trace,
                 pcap: run.pcap,
@@ -93,7 +98,8 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             ask(&client, &Request::Secret, false)
         }
         Command::Secret(SecretCommand::Rotate(client)) => ask(&client, &Request::Rotate, false),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn ask(client: &cli::Client, request: &Request, relative: bool) -> anyhow::Result<()> {

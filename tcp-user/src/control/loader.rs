@@ -3,6 +3,7 @@
 //! The program is held by a BPF link: when this process ends, however it ends, the
 //! kernel detaches it.
 
+use super::attached;
 use super::config::{self, OnInvalidAck, RequireTimestamps};
 use super::listen::{Listen, Place, Policy};
 use super::sources::Sources;
@@ -75,8 +76,23 @@ pub enum Error {
     #[error("this kernel lacks {0}")]
     KernelFeature(String),
     /// Another program sits there.
-    #[error("{0} already has an XDP program (see `ip link show dev {0}`)")]
-    Occupied(String),
+    #[error("{interface} already has an XDP program: {program}; --replace takes its place")]
+    Occupied {
+        /// The interface.
+        interface: String,
+        /// Name, id, mode, and what holds it.
+        program: String,
+    },
+    /// Another program sits there and does not go.
+    #[error("--replace: cannot detach {program} from {interface}: {reason}")]
+    Stays {
+        /// The interface.
+        interface: String,
+        /// Name, id, mode, and what holds it.
+        program: String,
+        /// What the kernel said.
+        reason: String,
+    },
     /// The driver has no native XDP.
     #[error("{interface} has no native XDP ({reason}); --mode generic works with every driver")]
     NoNative {
@@ -167,8 +183,19 @@ impl Program {
         Ok(program)
     }
 
-    /// Attaches to the interface; the mode that came of it.
-    pub fn attach(&mut self, nic: &Nic, mode: Mode) -> Result<Mode, Error> {
+    /// Attaches to the interface; the mode that came of it. With `replace`, programs
+    /// that are there go first, between them and ours a moment without any.
+    pub fn attach(&mut self, nic: &Nic, mode: Mode, replace: bool) -> Result<Mode, Error> {
+        if replace {
+            for program in attached::find(nic.index) {
+                program.detach().map_err(|error| Error::Stays {
+                    interface: nic.name.clone(),
+                    program: program.to_string(),
+                    reason: error.to_string(),
+                })?;
+                eprintln!("tcp-user: {}: replaces {program}", nic.name);
+            }
+        }
         if mode != Mode::Generic {
             match self.attach_as(nic, XdpMode::Driver) {
                 Ok(()) => return Ok(Mode::Native),
@@ -193,7 +220,16 @@ impl Program {
                         std::thread::sleep(Duration::from_millis(10));
                     }
                     Some(libc::EBUSY | libc::EEXIST) => {
-                        return Err(Error::Occupied(nic.name.clone()));
+                        let there = attached::find(nic.index);
+                        let names: Vec<String> = there.iter().map(ToString::to_string).collect();
+                        return Err(Error::Occupied {
+                            interface: nic.name.clone(),
+                            program: if names.is_empty() {
+                                format!("see `ip link show dev {}`", nic.name)
+                            } else {
+                                names.join(", ")
+                            },
+                        });
                     }
                     Some(libc::EPERM | libc::EACCES) => {
                         return Err(Error::NotPermitted("attach an XDP program"));

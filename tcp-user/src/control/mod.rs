@@ -1,12 +1,15 @@
 //! Everything that is not the path of a frame: configuration, loading, keys, counters,
 //! the control socket, and the life of the server.
 
+pub mod attached;
 pub mod attack;
 pub mod client;
 pub mod config;
+pub mod doctor;
 pub mod ladder;
 pub mod listen;
 pub mod loader;
+pub mod netlink;
 pub mod orders;
 pub mod records;
 pub mod secrets;
@@ -55,6 +58,8 @@ pub struct Options {
     pub listens: Vec<Listen>,
     /// `--config` and `--set`.
     pub config: Config,
+    /// `--replace`.
+    pub replace: bool,
     /// `--control`.
     pub control: Option<PathBuf>,
     /// `--trace`.
@@ -99,6 +104,7 @@ impl Server {
             mode,
             listens,
             config,
+            replace,
             control,
             trace,
             pcap,
@@ -125,7 +131,11 @@ impl Server {
         let control = control.unwrap_or_else(|| server::default_path(&interface));
         let control = server::Socket::bind(&control)
             .with_context(|| format!("--control {}", control.display()))?;
-        let mode = program.attach(&nic, mode)?;
+        if replace && !attached::find(nic.index).is_empty() {
+            // Its server may hold the queues; then nothing is to be changed.
+            XskDevice::bind(nic.index, 0, true).map_err(explain_socket)?;
+        }
+        let mode = program.attach(&nic, mode, replace)?;
 
         let (hub, sink) = trace::Hub::start()?;
         let lookup: crate::app::Lookup = {
@@ -409,6 +419,9 @@ fn explain_socket(error: xsk::Error) -> anyhow::Error {
     match number {
         Some(libc::EPERM | libc::EACCES) => {
             loader::Error::NotPermitted("open an AF_XDP socket").into()
+        }
+        Some(libc::EBUSY) => {
+            anyhow!("{error} (another process has an AF_XDP socket there; end it first)")
         }
         Some(libc::EAFNOSUPPORT | libc::ENOPROTOOPT) => {
             loader::Error::KernelFeature("AF_XDP (CONFIG_XDP_SOCKETS)".into()).into()

@@ -2,6 +2,7 @@
 
 pub mod memory;
 pub mod nic;
+pub mod offloads;
 pub mod tap;
 pub mod worker;
 pub mod xsk;

@@ -28,13 +28,30 @@ pub struct Nic {
 /// `struct ethtool_channels`.
 #[repr(C)]
 #[derive(Default)]
-struct Channels {
+pub(super) struct Channels {
     cmd: u32,
     max: [u32; 4],
     rx: u32,
     tx: u32,
     other: u32,
     combined: u32,
+}
+
+impl Channels {
+    /// RX and TX queues in use.
+    pub(super) const fn queues(&self) -> (u32, u32) {
+        (self.rx + self.combined, self.tx + self.combined)
+    }
+}
+
+/// Asks for the channels in use. Drivers with one queue often do not implement it.
+pub(super) fn channels(socket: &OwnedFd, name: &str) -> io::Result<Channels> {
+    let mut channels = Channels {
+        cmd: ETHTOOL_GCHANNELS,
+        ..Channels::default()
+    };
+    ethtool(socket, name, &mut channels)?;
+    Ok(channels)
 }
 
 /// `struct ethtool_drvinfo`.
@@ -70,15 +87,7 @@ impl Nic {
         // SAFETY: the kernel has just written this member.
         let mtu = unsafe { request.ifr_ifru.ifru_mtu } as u32;
 
-        let mut channels = Channels {
-            cmd: ETHTOOL_GCHANNELS,
-            ..Channels::default()
-        };
-        // Drivers with one queue often do not implement it.
-        let queues = match ethtool(&socket, name, &mut channels) {
-            Ok(()) => (channels.rx + channels.combined).max(1),
-            Err(_) => 1,
-        };
+        let queues = channels(&socket, name).map_or(1, |c| c.queues().0.max(1));
 
         let mut info = DriverInfo {
             cmd: ETHTOOL_GDRVINFO,
@@ -139,7 +148,7 @@ fn request(name: &str) -> libc::ifreq {
 }
 
 /// One ethtool command; `T` starts with the command's number.
-fn ethtool<T>(socket: &OwnedFd, name: &str, data: &mut T) -> io::Result<()> {
+pub(super) fn ethtool<T>(socket: &OwnedFd, name: &str, data: &mut T) -> io::Result<()> {
     let mut request = request(name);
     request.ifr_ifru.ifru_data = std::ptr::from_mut(data).cast();
     // SAFETY: `data` is a live structure of the size that its command number stands for.

@@ -24,6 +24,8 @@ const BATCH: usize = 64;
 const FRAME: usize = 4096 - 256 - 320;
 /// Longest IP packet that fits, with room for an Ethernet header and two VLAN tags.
 pub const MAX_PACKET: usize = FRAME - 22;
+/// Octets of one socket's UMEM.
+pub const MEMORY: usize = 2 * RING * 4096;
 /// The queue of a process that just died is busy for some 30 ms.
 const BUSY_FOR: Duration = Duration::from_secs(2);
 /// How often `flush` asks the kernel to go on: it sends some 32 frames per call.
@@ -79,7 +81,7 @@ impl XskDevice {
     pub fn bind(index: u32, queue: u32, copy_only: bool) -> Result<Self, Error> {
         let frames = 2 * RING;
         let memory = |error| Error::Memory {
-            octets: frames * 4096,
+            octets: MEMORY,
             error,
         };
         let config = UmemCfgBuilder {
