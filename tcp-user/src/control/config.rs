@@ -84,12 +84,14 @@ pub enum Congestion {
 #[serde(deny_unknown_fields, default)]
 pub struct Cookie {
     /// `cookie.slot`, seconds, default 64: how long one key makes cookies. It then
-    /// still accepts them for another slot. Between 1 and 86400.
+    /// still accepts them for another slot. Slots are counted along the wall clock with
+    /// `cookie.secret_file`, else along `CLOCK_BOOTTIME`. Between 1 and 86400.
     #[serde(deserialize_with = "duration")]
     pub slot: Duration,
     /// `cookie.secret_file`, path, default none: a file with the 128-bit master secret,
-    /// as 32 hexadecimal digits or as 16 octets. Servers that share it accept each
-    /// other's cookies. Without it the secret is random at each start.
+    /// as 32 hexadecimal digits or as 16 octets, readable by its owner only
+    /// (`tcp-user secret new` makes one). Servers that share it accept each other's
+    /// cookies. Without it the secret is random at each start.
     pub secret_file: Option<PathBuf>,
     /// `cookie.require_timestamps`, default `"never"`: refuse clients that do not offer
     /// timestamps, whose cookies have fewer bits of MAC.
@@ -97,7 +99,8 @@ pub struct Cookie {
     /// `cookie.attack_rate`, frames per second, default 20000: SYNs and bad cookies
     /// from which on `cookie.require_timestamps = "under-attack"` refuses clients
     /// without timestamps. It ends when the rate stays below half of it for ten
-    /// seconds. Between 1 and 4294967295.
+    /// seconds. Handshakes without timestamps that are half done then fail. Between 1
+    /// and 4294967295.
     pub attack_rate: u32,
 }
 

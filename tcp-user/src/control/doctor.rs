@@ -252,7 +252,11 @@ fn memlock() -> Option<u64> {
 fn memory(queues: u32, limit: Option<u64>, may_lock: bool) -> Check {
     let needs = u64::from(queues) * xsk::MEMORY as u64;
     let mib = |octets: u64| octets.div_ceil(1 << 20);
-    let found = format!("AF_XDP needs {} MiB for {queues} queues", mib(needs));
+    let found = format!(
+        "AF_XDP needs {} MiB ({queues} × {})",
+        mib(needs),
+        mib(xsk::MEMORY as u64)
+    );
     match limit {
         _ if may_lock => Check::ok("memlock", format!("{found}; CAP_IPC_LOCK, no limit")),
         None => Check::ok("memlock", format!("{found}; no limit")),
