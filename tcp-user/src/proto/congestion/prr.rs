@@ -13,11 +13,13 @@ pub(crate) struct Prr {
 
 impl Prr {
     /// A recovery begins with `flight` octets out: sent, neither acknowledged nor sacked
-    /// before the ACK at hand.
-    pub(crate) const fn new(flight: u32) -> Self {
+    /// before the ACK at hand. `unspent` octets were delivered before it and nothing was
+    /// sent for them yet.
+    pub(crate) const fn new(flight: u32, unspent: u32) -> Self {
+        let flight = flight.saturating_add(unspent);
         Self {
             flight: if flight == 0 { 1 } else { flight },
-            delivered: 0,
+            delivered: unspent as u64,
             out: 0,
         }
     }

@@ -68,6 +68,9 @@ pub(super) struct Flight {
     dup_acks: u8,
     /// Octets that have left the network according to duplicate ACKs without SACK.
     dup_octets: u32,
+    /// Octets delivered since the last segment was sent. ACKs come in batches, and what the
+    /// first of them allow is sent when the last one may have begun a recovery.
+    unspent: u32,
     /// The next segment goes out whatever cwnd says.
     pub(super) force: bool,
     /// When to look for losses again, or when to probe.
@@ -113,9 +116,10 @@ impl Flight {
             recovery: Recovery::None,
             recover: una,
             rack: Rack::new(una, srtt.unwrap_or(Duration::MAX)),
-            prr: Prr::new(0),
+            prr: Prr::new(0, 0),
             dup_acks: 0,
             dup_octets: 0,
+            unspent: 0,
             force: false,
             deadline: NEVER,
             reorder_timer: false,
@@ -154,6 +158,7 @@ impl Flight {
 
     fn on_sent(&mut self, octets: u32) {
         self.force = false;
+        self.unspent = 0;
         if self.recovery == Recovery::Fast {
             self.prr.on_sent(octets);
         }
@@ -238,6 +243,7 @@ impl Connection {
             let safe = arrival.acked > 0 && lost == 0;
             self.reduce(f, delivered, safe);
         }
+        f.unspent = f.unspent.saturating_add(delivered);
         if arrival.acked > 0 && was != Recovery::Fast && f.recovery != Recovery::Fast {
             self.grow(now, f, &news);
         }
@@ -427,7 +433,7 @@ impl Connection {
         });
         f.recovery = Recovery::Fast;
         f.recover = self.snd.nxt;
-        f.prr = Prr::new(in_flight);
+        f.prr = Prr::new(in_flight, f.unspent);
         f.probe = None;
         f.probe_due = false;
         self.congestion.on_loss(flight);
