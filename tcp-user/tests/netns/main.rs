@@ -14,6 +14,7 @@ mod flood;
 mod frames;
 mod lab;
 mod lifecycle;
+mod loss;
 mod malformed;
 mod policy;
 mod raw;

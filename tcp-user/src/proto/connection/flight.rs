@@ -68,9 +68,10 @@ pub(super) struct Flight {
     dup_acks: u8,
     /// Octets that have left the network according to duplicate ACKs without SACK.
     dup_octets: u32,
-    /// Octets delivered since the last segment was sent. ACKs come in batches, and what the
-    /// first of them allow is sent when the last one may have begun a recovery.
+    /// Octets delivered at `heard` for which nothing was sent yet. ACKs come in batches, and
+    /// what the first of them allow is sent when the last one may have begun a recovery.
     unspent: u32,
+    heard: Instant,
     /// The next segment goes out whatever cwnd says.
     pub(super) force: bool,
     /// When to look for losses again, or when to probe.
@@ -120,6 +121,7 @@ impl Flight {
             dup_acks: 0,
             dup_octets: 0,
             unspent: 0,
+            heard: NEVER,
             force: false,
             deadline: NEVER,
             reorder_timer: false,
@@ -217,6 +219,10 @@ impl Connection {
             return;
         };
         let f = &mut *flight;
+        if f.heard != now {
+            f.heard = now;
+            f.unspent = 0;
+        }
         let echo = self.echo(seg);
         let sacked_before = f.board.sacked();
         let news = self.deliver(now, seg, f, echo);
@@ -252,6 +258,7 @@ impl Connection {
         }
         self.judge_probe(f, &news, seg, arrival);
         if news.octets > 0 && !f.reorder_timer {
+            f.probe_due = false;
             f.deadline = NEVER;
             self.schedule_probe(now, f);
         }
@@ -515,6 +522,9 @@ impl Connection {
             let out = self.snd.nxt.distance_from(self.snd.una);
             let in_flight = out - f.board.sacked();
             let lost = self.detect_losses(now, f);
+            if f.heard != now {
+                f.unspent = 0;
+            }
             let entered = lost > 0 && f.recovery == Recovery::None;
             if entered {
                 self.enter_recovery(f, in_flight, out);

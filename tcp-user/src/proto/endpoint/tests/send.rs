@@ -327,6 +327,7 @@ fn sack_recovery_fills_the_holes_only() {
     s.sack = vec![(seg(1), seg(3))];
     s.send(1, 1, ACK, b"");
     s.expect_nothing();
+    s.millis(1);
     s.sack = vec![(seg(5), seg(6)), (seg(1), seg(3))];
     s.send(1, 1, ACK, b"");
     s.expect(seg(0), 1, ".", MSS);
