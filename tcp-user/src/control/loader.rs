@@ -6,6 +6,7 @@
 use super::attached;
 use super::config::{self, OnInvalidAck, RequireTimestamps};
 use super::listen::{Listen, Place, Policy};
+use super::netlink::{self, Hook};
 use super::sources::Sources;
 use crate::dataplane::nic::Nic;
 use crate::dataplane::worker::FlowTable;
@@ -248,8 +249,19 @@ impl Program {
         let link: XdpLink = program
             .take_link(id)
             .map_err(|e| explain("attach the XDP program", &e))?;
-        let link = FdLink::try_from(link)
-            .map_err(|_| Error::KernelFeature("BPF links for XDP (Linux 5.9)".into()))?;
+        let Ok(link) = FdLink::try_from(link) else {
+            // It went in over netlink, where it would outlive us.
+            let hook = match mode {
+                XdpMode::Driver => Hook::Native,
+                _ => Hook::Generic,
+            };
+            if let Ok(fd) = program.fd()
+                && let Err(error) = netlink::detach_xdp(nic.index, hook, fd.as_fd())
+            {
+                tracing::warn!(%error, "the XDP program stays attached");
+            }
+            return Err(Error::KernelFeature("BPF links for XDP (Linux 5.9)".into()));
+        };
         self.link = Some(link);
         Ok(())
     }
