@@ -50,6 +50,25 @@ pub struct Tcp {
     /// `tcp.send_buffer`, octets, default 1048576: send buffer of one connection at
     /// most. At least 4096.
     pub send_buffer: usize,
+    /// `tcp.memory`, octets, default 1073741824: buffers of all connections together at
+    /// most, shared evenly by the workers. When they are used up windows stop growing and
+    /// writes take less; 4 KiB per buffer are always granted. At least 65536.
+    pub memory: usize,
+    /// `tcp.keepalive_interval`, duration, default `"75s"`: time between keepalive probes;
+    /// nine without an answer end the connection.
+    #[serde(deserialize_with = "duration")]
+    pub keepalive_interval: Duration,
+    /// `tcp.max_retries`, count, default 15: retransmissions in a row without an answer
+    /// before a connection ends, R2 of RFC 9293 §3.8.3. 15 take over 7 minutes. Between
+    /// 1 and 255.
+    pub max_retries: u8,
+    /// `tcp.fin_timeout`, duration, default `"60s"`: how long FIN-WAIT-2 lasts where
+    /// nobody reads any more.
+    #[serde(deserialize_with = "duration")]
+    pub fin_timeout: Duration,
+    /// `tcp.ecn`, default `true`: explicit congestion notification (RFC 3168) for clients
+    /// that offer it together with timestamps.
+    pub ecn: bool,
     /// `tcp.max_connections`, connections, default 131072: at most so many at a time,
     /// TIME-WAIT included. XDP refuses the next one.
     pub max_connections: u32,
@@ -64,6 +83,11 @@ impl Default for Tcp {
             congestion: Congestion::Cubic,
             recv_buffer: 1 << 20,
             send_buffer: 1 << 20,
+            memory: 1 << 30,
+            keepalive_interval: Duration::from_secs(75),
+            max_retries: 15,
+            fin_timeout: Duration::from_mins(1),
+            ecn: true,
             max_connections: 1 << 17,
         }
     }
@@ -319,6 +343,26 @@ impl Config {
             "must be between 4096 and 1073741824 octets",
         )?;
         range(
+            "tcp.memory",
+            self.tcp.memory >= 1 << 16,
+            "must be at least 65536 octets",
+        )?;
+        range(
+            "tcp.keepalive_interval",
+            (ms(1)..=sec(86_400)).contains(&self.tcp.keepalive_interval),
+            "must be between 1ms and 1d",
+        )?;
+        range(
+            "tcp.max_retries",
+            self.tcp.max_retries > 0,
+            "must be between 1 and 255",
+        )?;
+        range(
+            "tcp.fin_timeout",
+            (ms(1)..=sec(86_400)).contains(&self.tcp.fin_timeout),
+            "must be between 1ms and 1d",
+        )?;
+        range(
             "tcp.max_connections",
             (1..=1 << 27).contains(&self.tcp.max_connections),
             "must be between 1 and 134217728",
@@ -360,6 +404,11 @@ impl Config {
             },
             recv_buffer,
             send_buffer: self.tcp.send_buffer,
+            memory: self.tcp.memory,
+            keepalive_interval: self.tcp.keepalive_interval,
+            max_retries: self.tcp.max_retries,
+            fin_timeout: self.tcp.fin_timeout,
+            ecn: self.tcp.ecn,
             max_connections: self.tcp.max_connections as usize,
             initial_window: u16::try_from(recv_buffer).unwrap_or(u16::MAX),
             window_scale: window_scale(recv_buffer),

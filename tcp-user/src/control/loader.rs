@@ -145,6 +145,9 @@ impl Program {
         if config.cookie.require_timestamps == RequireTimestamps::Always {
             flags |= flag::REQUIRE_TIMESTAMPS;
         }
+        if engine.ecn {
+            flags |= flag::ECN;
+        }
         if engine.partial_checksums {
             flags |= flag::PARTIAL_CHECKSUMS;
         }

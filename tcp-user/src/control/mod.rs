@@ -119,6 +119,7 @@ impl Server {
         let mut engine = config.engine();
         engine.mtu = (nic.mtu as usize).min(xsk::MAX_PACKET) as u16;
         engine.partial_checksums = nic.partial_checksums();
+        engine.memory /= nic.queues.max(1) as usize;
         let (master, clock) = match &config.cookie.secret_file {
             Some(path) => (Master::read(path)?, Clock::Shared),
             None => (Master::random()?, Clock::Local),

@@ -13,12 +13,25 @@ pub struct Config {
     pub rto_min: Duration,
     /// Idle time before the first keepalive probe (RFC 9293 §3.8.4); `None`: no probes.
     pub keepalive: Option<Duration>,
+    /// Time between keepalive probes.
+    pub keepalive_interval: Duration,
+    /// Retransmissions in a row without an answer that end a connection: R2 of RFC 9293
+    /// §3.8.3, at first; see [`super::Endpoint::set_max_retries`].
+    pub max_retries: u8,
+    /// How long FIN-WAIT-2 lasts where nobody reads any more.
+    pub fin_timeout: Duration,
+    /// Agree to ECN (RFC 3168) where a SYN comes here; XDP has its own flag.
+    pub ecn: bool,
     /// Congestion control of new connections.
     pub congestion: Algorithm,
-    /// Octets of receive buffer per connection at most; bounds RCV.WND.
+    /// Octets of receive buffer per connection at most; bounds RCV.WND. A connection
+    /// starts with [`Self::initial_window`] and grows as its application reads.
     pub recv_buffer: usize,
     /// Octets of send buffer per connection at most.
     pub send_buffer: usize,
+    /// Octets of all buffers at most. When they are used up windows stop growing, writes
+    /// take less and segments are dropped beyond 4 KiB per buffer.
+    pub memory: usize,
     /// Connections at most, TIME-WAIT included.
     pub max_connections: usize,
     /// Window that XDP announces in the SYN-ACK, octets, not scaled: the first RCV.WND.
@@ -42,9 +55,14 @@ impl Default for Config {
             msl: Duration::from_secs(30),
             rto_min: Duration::from_millis(200),
             keepalive: None,
+            keepalive_interval: Duration::from_secs(75),
+            max_retries: 15,
+            fin_timeout: Duration::from_mins(1),
+            ecn: true,
             congestion: Algorithm::Cubic,
             recv_buffer: 1 << 20,
             send_buffer: 1 << 20,
+            memory: 1 << 30,
             max_connections: 1 << 17,
             initial_window: 65_535,
             window_scale: 7,

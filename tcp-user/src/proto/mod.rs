@@ -22,7 +22,7 @@
 //! | `connection` | the TCB; the receive path in RFC 9293's order, the send path, timers |
 //! | `time_wait` | what is left of a connection for 2 MSL |
 //! | `limit` | how many challenge ACKs are sent (RFC 5961 §7) |
-//! | `assembler`, `recv_buffer`, `send_buffer`, `ring` | octets; no memory while empty |
+//! | `assembler`, `recv_buffer`, `send_buffer`, `ring`, `memory` | octets; no memory while empty, a limit on all |
 //! | `rtt`, `congestion`, `wheel` | RFC 6298; CUBIC, NewReno and PRR; timers |
 //!
 //! Nothing a peer sends makes the engine panic or allocate per segment: what is
@@ -39,6 +39,7 @@ mod event;
 mod frame;
 mod instant;
 mod limit;
+mod memory;
 #[allow(dead_code, reason = "parts wait for autotuning, path MTU and RACK")]
 mod recv_buffer;
 mod ring;

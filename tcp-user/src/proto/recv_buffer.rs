@@ -2,6 +2,7 @@
 //! arrived out of order. Which of the latter are there is
 //! [`super::assembler::Assembler`]'s to know.
 
+use super::memory::Memory;
 use super::ring::{MAX_CAPACITY, Ring};
 
 /// Receive buffer of one connection. It holds no memory while it is empty and grows in
@@ -27,18 +28,32 @@ impl RecvBuffer {
         }
     }
 
-    /// Stores `data` at `offset` octets beyond the end of what is in order (so 0 is
-    /// RCV.NXT) and returns how many octets fit.
-    pub(crate) fn write_at(&mut self, offset: usize, data: &[u8]) -> usize {
+    /// Makes room for `octets` at `offset` octets beyond the end of what is in order (so 0
+    /// is RCV.NXT) and returns how many of them fit: fewer where memory is short.
+    pub(super) fn reserve_at(
+        &mut self,
+        offset: usize,
+        octets: usize,
+        memory: &mut Memory,
+    ) -> usize {
         let start = self.len().saturating_add(offset);
-        let fits = data.len().min(self.capacity().saturating_sub(start));
+        let fits = octets.min(self.capacity().saturating_sub(start));
         if fits == 0 {
             return 0;
         }
-        let end = start + fits;
-        self.ring.reserve(end, self.high as usize);
+        let room = self.ring.reserve(start + fits, self.high as usize, memory);
+        fits.min(room.saturating_sub(start))
+    }
+
+    /// Stores `data` there and returns how many octets fit.
+    pub(super) fn write_at(&mut self, offset: usize, data: &[u8], memory: &mut Memory) -> usize {
+        let fits = self.reserve_at(offset, data.len(), memory);
+        if fits == 0 {
+            return 0;
+        }
+        let start = self.len() + offset;
         self.ring.store(start, &data[..fits]);
-        self.high = self.high.max(end as u32);
+        self.high = self.high.max((start + fits) as u32);
         fits
     }
 
@@ -65,26 +80,32 @@ impl RecvBuffer {
     }
 
     /// Drops the first `octets` readable ones.
-    pub(crate) fn consume(&mut self, octets: usize) {
+    pub(super) fn consume(&mut self, octets: usize, memory: &mut Memory) {
         debug_assert!(octets <= self.len());
         let octets = octets.min(self.len());
         self.len -= octets as u32;
         self.high -= octets as u32;
         if self.high == 0 {
-            self.ring.release();
+            self.ring.release(memory);
         } else {
             self.ring.advance(octets);
         }
     }
 
     /// Copies readable octets into `buf`, drops them and returns how many.
-    pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
+    pub(super) fn read(&mut self, buf: &mut [u8], memory: &mut Memory) -> usize {
         let n = buf.len().min(self.len());
         let [a, b] = self.ring.slices(0, n);
         buf[..a.len()].copy_from_slice(a);
         buf[a.len()..n].copy_from_slice(b);
-        self.consume(n);
+        self.consume(n, memory);
         n
+    }
+
+    /// Gives all memory back; the buffer is not used any more.
+    pub(super) fn release(&mut self, memory: &mut Memory) {
+        self.ring.release(memory);
+        (self.len, self.high) = (0, 0);
     }
 
     /// Room beyond what is in order: the most that RCV.WND can be.

@@ -1,8 +1,8 @@
 //! Ring storage that both buffers share: octets addressed from a moving front,
 //! memory only while something is stored.
 
-/// Allocations are powers of two, of this size at least.
-const MIN_ALLOC: usize = 512;
+use super::memory::{FLOOR, Memory};
+
 /// No buffer is larger: the largest window there is (RFC 7323 §2.2).
 pub(super) const MAX_CAPACITY: usize = 1 << 30;
 
@@ -14,23 +14,31 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Makes room for positions below `needed`, keeping those below `keep`.
-    pub(super) fn reserve(&mut self, needed: usize, keep: usize) {
-        if needed <= self.octets.len() {
-            return;
+    /// Makes room for positions below `needed`, keeping those below `keep`. Returns below
+    /// which position there is room now: less where memory is short.
+    pub(super) fn reserve(&mut self, needed: usize, keep: usize, memory: &mut Memory) -> usize {
+        let have = self.octets.len();
+        if needed <= have {
+            return have;
         }
-        let size = needed.next_power_of_two().max(MIN_ALLOC);
-        let mut octets = vec![0; size].into_boxed_slice();
+        let piece = memory
+            .take(needed, have)
+            .or_else(|| (have < FLOOR).then(|| memory.take(FLOOR, have)).flatten());
+        let Some(mut octets) = piece else {
+            return have;
+        };
         let [a, b] = self.slices(0, keep);
         octets[..a.len()].copy_from_slice(a);
         octets[a.len()..keep].copy_from_slice(b);
-        self.octets = octets;
+        memory.give(std::mem::replace(&mut self.octets, octets));
         self.head = 0;
+        self.octets.len()
     }
 
     /// Gives all memory back.
-    pub(super) fn release(&mut self) {
-        *self = Self::default();
+    pub(super) fn release(&mut self, memory: &mut Memory) {
+        memory.give(std::mem::take(&mut self.octets));
+        self.head = 0;
     }
 
     /// Octets of memory held.

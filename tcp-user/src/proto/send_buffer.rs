@@ -1,5 +1,6 @@
 //! Octets from SND.UNA on: sent and not acknowledged, then not yet sent.
 
+use super::memory::Memory;
 use super::ring::{MAX_CAPACITY, Ring};
 
 /// Send buffer of one connection. It holds no memory while it is empty and grows in
@@ -21,14 +22,24 @@ impl SendBuffer {
         }
     }
 
-    /// Appends of `data` what fits and returns how many octets that were.
-    pub(crate) fn write(&mut self, data: &[u8]) -> usize {
+    /// Appends of `data` what fits and returns how many octets that were: fewer than
+    /// there is [`Self::room`] for where memory is short.
+    pub(super) fn write(&mut self, data: &[u8], memory: &mut Memory) -> usize {
         let n = data.len().min(self.room());
-        let end = self.len() + n;
-        self.ring.reserve(end, self.len());
+        if n == 0 {
+            return 0;
+        }
+        let room = self.ring.reserve(self.len() + n, self.len(), memory);
+        let n = n.min(room - self.len());
         self.ring.store(self.len(), &data[..n]);
-        self.len = end as u32;
+        self.len += n as u32;
         n
+    }
+
+    /// Gives all memory back; the buffer is not used any more.
+    pub(super) fn release(&mut self, memory: &mut Memory) {
+        self.ring.release(memory);
+        self.len = 0;
     }
 
     /// Octets stored.
@@ -71,12 +82,12 @@ impl SendBuffer {
     }
 
     /// Drops `octets` acknowledged ones from the front.
-    pub(crate) fn ack(&mut self, octets: usize) {
+    pub(super) fn ack(&mut self, octets: usize, memory: &mut Memory) {
         debug_assert!(octets <= self.len());
         let octets = octets.min(self.len());
         self.len -= octets as u32;
         if self.len == 0 {
-            self.ring.release();
+            self.ring.release(memory);
         } else {
             self.ring.advance(octets);
         }

@@ -47,7 +47,7 @@ impl Connection {
             duplicate,
             flight: self.snd.nxt.distance_from(self.snd.una),
         };
-        let fin_acknowledged = advances && self.advance(seg.ack);
+        let fin_acknowledged = advances && self.advance(seg.ack, env);
         self.recover(now, seg, arrival);
         if advances {
             self.restart_retransmit(now);
@@ -58,7 +58,7 @@ impl Connection {
                 Phase::FinWait1 => {
                     self.phase = Phase::FinWait2;
                     if self.orphan {
-                        self.start_fin_wait_2(now);
+                        self.start_fin_wait_2(now, env.config);
                     }
                 }
                 Phase::Closing => return Step::TimeWait,
@@ -70,10 +70,10 @@ impl Connection {
     }
 
     /// New data is acknowledged. Whether our FIN is, too.
-    fn advance(&mut self, ack: SeqNum) -> bool {
+    fn advance(&mut self, ack: SeqNum, env: &mut Env<'_>) -> bool {
         let octets = ack.distance_from(self.snd.una) as usize;
         let data = octets.min(self.send_buffer.len());
-        self.send_buffer.ack(data);
+        self.send_buffer.ack(data, env.memory);
         self.snd.una = ack;
         self.retries = 0;
         self.probe = false;

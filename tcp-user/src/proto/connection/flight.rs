@@ -208,7 +208,7 @@ impl Connection {
     }
 
     /// The peer's echo as milliseconds of our clock.
-    fn echo(&self, seg: &Segment<'_>) -> Option<u32> {
+    pub(super) fn echo(&self, seg: &Segment<'_>) -> Option<u32> {
         let (stamps, ts) = (self.stamps.as_ref()?, seg.timestamps?);
         Some(ts.ecr.wrapping_sub(stamps.offset))
     }

@@ -30,6 +30,7 @@ use super::congestion::{Congestion, Controller};
 use super::endpoint::{ConnInfo, Refused};
 use super::frame::{LinkHeader, TIMESTAMPS_LEN};
 use super::limit::AckLimit;
+use super::memory::Memory;
 use super::recv_buffer::RecvBuffer;
 use super::rtt::RttEstimator;
 use super::segment::Segment;
@@ -46,6 +47,7 @@ use tcp_common::wire::{Timestamps, ip, tcp};
 pub(super) struct Env<'a> {
     pub(super) config: &'a Config,
     pub(super) limit: &'a mut AckLimit,
+    pub(super) memory: &'a mut Memory,
     /// What is worth a word in the trace about the segment at hand.
     pub(super) note: &'static str,
 }
@@ -97,6 +99,18 @@ struct Receive {
     mss: u16,
     /// Shift count of the windows that we announce.
     shift: u8,
+    tuning: Tuning,
+}
+
+/// Dynamic right-sizing: how much the application reads in a round trip.
+struct Tuning {
+    /// The round ends when text beyond this arrives: its sender knows of the window that
+    /// was announced as the round began.
+    end: SeqNum,
+    /// Octets read when it began, modulo 2^32.
+    read: u32,
+    /// When that was, milliseconds.
+    start: u32,
 }
 
 /// The timestamps option's state (RFC 7323 §4.3, §5.4).
@@ -233,10 +247,6 @@ impl Connection {
         let wnd = u32::from(seg.window) << snd_shift;
         // The cookie bounds what the first segment may acknowledge: ISS+1.
         let una = seg.ack;
-        // One unit of scaling more than announced, so that rounding a window up to
-        // the next unit never promises what does not fit.
-        let capacity =
-            config.recv_buffer.max(usize::from(config.initial_window)) + (1 << rcv_shift);
         let mut connection = Self {
             flow: seg.flow,
             link: seg.reply_link(),
@@ -261,6 +271,11 @@ impl Connection {
                 duplicate: (seg.seq, 0),
                 mss: 0,
                 shift: rcv_shift,
+                tuning: Tuning {
+                    end: seg.seq + u32::from(config.initial_window),
+                    read: 0,
+                    start: now.millis(),
+                },
             },
             stamps,
             sack: negotiated.sack,
@@ -269,11 +284,14 @@ impl Connection {
             flight: None,
             reordering: Reordering::new(),
             send_buffer: SendBuffer::new(config.send_buffer),
-            recv_buffer: RecvBuffer::new(capacity),
+            recv_buffer: RecvBuffer::new(receive::capacity(
+                usize::from(config.initial_window),
+                rcv_shift,
+            )),
             assembler: Assembler::new(),
             timers: Timers::new(),
             retries: 0,
-            max_retries: timer::MAX_RETRIES,
+            max_retries: config.max_retries,
             keepalives: if config.keepalive.is_some() {
                 timer::KEEPALIVE
             } else {
@@ -360,11 +378,11 @@ impl Connection {
 
     // The application's verbs (RFC 9293 §3.10).
 
-    pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Refused> {
+    pub(super) fn read(&mut self, buf: &mut [u8], memory: &mut Memory) -> Result<usize, Refused> {
         if self.orphan {
             return Err(Refused);
         }
-        let octets = self.recv_buffer.read(buf);
+        let octets = self.recv_buffer.read(buf, memory);
         self.after_read();
         Ok(octets)
     }
@@ -376,11 +394,12 @@ impl Connection {
         Ok(self.recv_buffer.readable())
     }
 
-    pub(super) fn consume(&mut self, octets: usize) -> Result<(), Refused> {
+    pub(super) fn consume(&mut self, octets: usize, memory: &mut Memory) -> Result<(), Refused> {
         if self.orphan {
             return Err(Refused);
         }
-        self.recv_buffer.consume(octets.min(self.recv_buffer.len()));
+        let octets = octets.min(self.recv_buffer.len());
+        self.recv_buffer.consume(octets, memory);
         self.after_read();
         Ok(())
     }
@@ -393,11 +412,16 @@ impl Connection {
         self.orphan || (!self.phase.receives() && self.recv_buffer.is_empty())
     }
 
-    pub(super) fn write(&mut self, now: Instant, data: &[u8]) -> Result<usize, Refused> {
+    pub(super) fn write(
+        &mut self,
+        now: Instant,
+        data: &[u8],
+        memory: &mut Memory,
+    ) -> Result<usize, Refused> {
         if self.orphan || !self.phase.accepts_writes() {
             return Err(Refused);
         }
-        let octets = self.send_buffer.write(data);
+        let octets = self.send_buffer.write(data, memory);
         self.want_write |= octets < data.len();
         self.arm_retransmit(now);
         Ok(octets)
@@ -438,14 +462,14 @@ impl Connection {
 
     /// CLOSE of both halves. Received data that nobody read is lost, and the peer
     /// is told so by an RST (RFC 9293 §3.6.1, RFC 2525 §2.17).
-    pub(super) fn close(&mut self, now: Instant) -> Step {
+    pub(super) fn close(&mut self, now: Instant, config: &Config) -> Step {
         if !self.recv_buffer.is_empty() || !self.assembler.is_empty() {
             return self.abort();
         }
         self.orphan = true;
         self.want_write = false;
         if self.shutdown(now).is_ok() && self.phase == Phase::FinWait2 {
-            self.start_fin_wait_2(now);
+            self.start_fin_wait_2(now, config);
         }
         Step::Open
     }
@@ -453,6 +477,12 @@ impl Connection {
     /// ABORT (RFC 9293 §3.10.5).
     pub(super) fn abort(&self) -> Step {
         Step::Abort(self.snd.nxt)
+    }
+
+    /// Gives back the memory of the buffers; nothing is done with the connection after that.
+    pub(super) fn release(&mut self, memory: &mut Memory) {
+        self.send_buffer.release(memory);
+        self.recv_buffer.release(memory);
     }
 
     pub(super) fn info(&self, now: Instant) -> ConnInfo {
@@ -488,7 +518,4 @@ impl Connection {
 }
 
 /// Most of an idle connection's memory; DESIGN wants 400 octets in all.
-const _: () = assert!(size_of::<Connection>() <= 376);
-
-/// FIN-WAIT-2 of a connection that nobody reads ends after this.
-const FIN_WAIT_2: Duration = Duration::from_mins(1);
+const _: () = assert!(size_of::<Connection>() <= 400);

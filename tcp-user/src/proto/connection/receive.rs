@@ -2,7 +2,7 @@
 
 use super::state::{Inferred, Phase};
 use super::timer::KEEPALIVE;
-use super::{Connection, Env, Receive, Step, seconds};
+use super::{Connection, Env, Receive, Step, Tuning, seconds};
 use crate::proto::limit::PER_CONNECTION;
 use crate::proto::segment::Segment;
 use crate::proto::{CloseReason, Instant, State};
@@ -12,6 +12,16 @@ use tcp_common::wire::Flags;
 
 /// RFC 9293 §3.8.6.3 allows 500 ms; 40 ms are enough for an answer to carry the ACK.
 const DELAYED_ACK: Duration = Duration::from_millis(40);
+
+/// Milliseconds by which a round may be longer than two round trips: delayed ACKs, and an
+/// application that waits for its turn.
+const SLACK: u32 = 50;
+
+/// Octets of buffer for a window of `octets`: a unit of scaling more, so that rounding a
+/// window up to the next unit never promises what does not fit.
+pub(super) const fn capacity(octets: usize, shift: u8) -> usize {
+    octets + (1 << shift)
+}
 
 impl Receive {
     /// The window as the peer knows it.
@@ -212,7 +222,7 @@ impl Connection {
                 env.note = "data after close";
                 return Step::Abort(seg.ack);
             }
-            self.store(now, seq, data, env);
+            self.store(now, seq, data, self.echo(seg), env);
         }
         if fin {
             if self.rcv.fin.is_none() {
@@ -232,21 +242,29 @@ impl Connection {
     }
 
     /// Puts text into the receive buffer, in order or not.
-    fn store(&mut self, now: Instant, seq: SeqNum, data: &[u8], env: &mut Env<'_>) {
+    fn store(
+        &mut self,
+        now: Instant,
+        seq: SeqNum,
+        data: &[u8],
+        echo: Option<u32>,
+        env: &mut Env<'_>,
+    ) {
         self.rcv.mss = self.rcv.mss.max(data.len() as u16);
         let offset = seq.distance_from(self.rcv.nxt);
         let gap = !self.assembler.is_empty();
         let advance = if offset == 0 && !gap {
-            self.recv_buffer.write_at(0, data) as u32
+            self.recv_buffer.write_at(0, data, env.memory) as u32
         } else {
             if self.sack && self.assembler.contains(offset, data.len() as u32) {
                 self.rcv.duplicate = (seq, data.len() as u16);
             }
             // Entered first, so that the buffer holds nothing unaccounted for.
-            let room = self.recv_buffer.window().saturating_sub(offset as usize);
-            let data = data.get(..data.len().min(room)).unwrap_or(&[]);
+            let at = offset as usize;
+            let room = self.recv_buffer.reserve_at(at, data.len(), env.memory);
+            let data = data.get(..room).unwrap_or(&[]);
             if !data.is_empty() && self.assembler.insert(offset, data.len() as u32).is_ok() {
-                self.recv_buffer.write_at(offset as usize, data);
+                self.recv_buffer.write_at(at, data, env.memory);
                 self.assembler.pop_front()
             } else {
                 0
@@ -265,6 +283,7 @@ impl Connection {
         self.rcv.nxt += advance;
         self.bytes_in += u64::from(advance);
         self.readable = true;
+        self.tune_window(now, echo, env);
         let unacked = self.rcv.nxt.distance_from(self.rcv.acked);
         if gap || (advance as usize) < data.len() || unacked >= 2 * u32::from(self.rcv.mss.max(536))
         {
@@ -274,6 +293,44 @@ impl Connection {
         } else {
             self.timers.ack = self.timers.ack.min(now + DELAYED_ACK);
         }
+    }
+
+    /// The buffer grows to twice of what the application reads in a round trip, so that
+    /// neither a slow reader nor a slow sender gets more than they use ("Dynamic
+    /// Right-Sizing in TCP", Fisk and Feng 2001; the window's edge stays where it was,
+    /// RFC 9293 §3.8.6).
+    fn tune_window(&mut self, now: Instant, echo: Option<u32>, env: &Env<'_>) {
+        let at_most = env
+            .config
+            .recv_buffer
+            .max(usize::from(env.config.initial_window));
+        let at_most = capacity(at_most, self.rcv.shift);
+        let have = self.recv_buffer.capacity();
+        if have >= at_most || self.rcv.nxt.before(self.rcv.tuning.end) {
+            return;
+        }
+        let millis = now.millis();
+        let read = (self.bytes_in as u32).wrapping_sub(self.recv_buffer.len() as u32);
+        let taken = read.wrapping_sub(self.rcv.tuning.read) as usize;
+        let round = millis.wrapping_sub(self.rcv.tuning.start);
+        let rtt = match (echo, self.rtt.srtt()) {
+            (Some(echo), _) => millis.wrapping_sub(echo),
+            (None, Some(srtt)) => srtt.as_millis() as u32,
+            // Nothing tells; what is unread does.
+            (None, None) => round,
+        };
+        let reads_along = self.recv_buffer.len() <= have / 2;
+        if reads_along && round <= rtt.saturating_mul(2).saturating_add(SLACK) {
+            let wanted = taken.saturating_mul(2).min(at_most);
+            if wanted > have && !env.memory.is_tight() {
+                self.recv_buffer.set_capacity(wanted);
+            }
+        }
+        self.rcv.tuning = Tuning {
+            end: self.rcv.edge,
+            read,
+            start: millis,
+        };
     }
 
     /// Eighth, check the FIN bit: it is reached.

@@ -3,18 +3,14 @@
 //! move it with every segment.
 
 use super::state::Phase;
-use super::{Connection, Env, FIN_WAIT_2, Step};
+use super::{Connection, Env, Step};
 use crate::proto::{CloseReason, Config, Instant};
 use std::time::Duration;
 
 /// A timer that does not run.
 pub(in crate::proto) const NEVER: Instant = Instant(u64::MAX);
 
-/// Retransmissions without an answer before we give up: R2 (RFC 9293 §3.8.3). With
-/// an RTO of 200 ms doubling up to 60 s that is over 7 minutes.
-pub(super) const MAX_RETRIES: u8 = 15;
-/// Time between keepalive probes, and how many go unanswered at most.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
+/// Keepalive probes that go unanswered at most.
 const MAX_KEEPALIVES: u8 = 9;
 /// The bit of `Connection::keepalives` that says that they are wanted.
 pub(super) const KEEPALIVE: u8 = 0x80;
@@ -114,8 +110,8 @@ impl Connection {
         Step::Open
     }
 
-    pub(super) fn start_fin_wait_2(&mut self, now: Instant) {
-        self.timers.idle = now + FIN_WAIT_2;
+    pub(super) fn start_fin_wait_2(&mut self, now: Instant, config: &Config) {
+        self.timers.idle = now + config.fin_timeout;
     }
 
     pub(super) fn start_keepalive(&mut self, now: Instant, config: &Config) {
@@ -152,7 +148,7 @@ impl Connection {
         } else {
             self.keepalives += 1;
             self.keepalive_due = true;
-            self.timers.idle = now + KEEPALIVE_INTERVAL;
+            self.timers.idle = now + config.keepalive_interval;
         }
         Step::Open
     }

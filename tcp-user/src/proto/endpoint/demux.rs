@@ -47,6 +47,7 @@ impl Endpoint {
         let mut env = Env {
             config: &self.config,
             limit: &mut self.limit,
+            memory: &mut self.memory,
             note: "",
         };
         let step = c.receive(now, seg, &mut env);

@@ -13,6 +13,7 @@ use super::config::Keys;
 use super::connection::state::Phase;
 use super::connection::{Connection, Env, NEVER, Step};
 use super::limit::AckLimit;
+use super::memory::Memory;
 use super::slab::Slab;
 use super::table::{Place, Table};
 use super::time_wait::TimeWaits;
@@ -150,6 +151,7 @@ pub struct Endpoint {
     events: VecDeque<Event>,
     trace: VecDeque<TraceEvent>,
     limit: AckLimit,
+    memory: Memory,
     counts: [u64; Disposition::ALL.len()],
     /// Scratch for `handle_timeout`.
     due: Vec<u32>,
@@ -160,6 +162,7 @@ impl Endpoint {
     pub fn new(config: Config, keys: Keys, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
+            memory: Memory::new(config.memory),
             config,
             keys,
             accepting: true,
@@ -204,6 +207,7 @@ impl Endpoint {
             let mut env = Env {
                 config: &self.config,
                 limit: &mut self.limit,
+                memory: &mut self.memory,
                 note: "",
             };
             if let Some(c) = self.connections.get_mut(index) {
@@ -250,6 +254,7 @@ impl Endpoint {
             let mut env = Env {
                 config: &self.config,
                 limit: &mut self.limit,
+                memory: &mut self.memory,
                 note: "",
             };
             let trace = &mut self.trace;
@@ -296,7 +301,7 @@ impl Endpoint {
     /// nothing now (see [`Self::is_read_closed`]) or the end. When both halves are
     /// closed, reading the last octet ends the connection: [`Event::Closed`] follows.
     pub fn read(&mut self, id: ConnId, buf: &mut [u8]) -> Result<usize, Refused> {
-        let octets = self.connection_mut(id).ok_or(Refused)?.read(buf)?;
+        let octets = self.with_memory(id, |c, memory| c.read(buf, memory))?;
         self.after_read(id.index);
         Ok(octets)
     }
@@ -308,7 +313,7 @@ impl Endpoint {
 
     /// Drops the first `octets` of the received data.
     pub fn consume(&mut self, id: ConnId, octets: usize) -> Result<(), Refused> {
-        self.connection_mut(id).ok_or(Refused)?.consume(octets)?;
+        self.with_memory(id, |c, memory| c.consume(octets, memory))?;
         self.after_read(id.index);
         Ok(())
     }
@@ -321,7 +326,7 @@ impl Endpoint {
 
     /// Queues data; returns how much was taken (less than given: wait for [`Event::Writable`]).
     pub fn write(&mut self, now: Instant, id: ConnId, data: &[u8]) -> Result<usize, Refused> {
-        let octets = self.connection_mut(id).ok_or(Refused)?.write(now, data)?;
+        let octets = self.with_memory(id, |c, memory| c.write(now, data, memory))?;
         self.settle(now, id.index, Step::Open);
         Ok(octets)
     }
@@ -374,14 +379,17 @@ impl Endpoint {
     /// The id refuses every verb from now on; [`Event::Closed`] follows when the
     /// connection ends.
     pub fn close(&mut self, now: Instant, id: ConnId) {
-        let Some(c) = self.connection_mut(id) else {
+        if self.connections.generation(id.index) != Some(id.generation) {
+            return;
+        }
+        let Some(c) = self.connections.get_mut(id.index) else {
             return;
         };
         if let Phase::Lingering { reason } = c.phase() {
             self.release(id.index, reason);
             return;
         }
-        let step = c.close(now);
+        let step = c.close(now, &self.config);
         self.settle(now, id.index, step);
     }
 
@@ -454,7 +462,24 @@ impl Endpoint {
         Disposition::ALL.into_iter().zip(self.counts).collect()
     }
 
+    /// Octets of memory that buffers hold.
+    pub const fn buffered(&self) -> usize {
+        self.memory.used()
+    }
+
     // What follows is shared by the parts of the endpoint.
+
+    fn with_memory<T>(
+        &mut self,
+        id: ConnId,
+        verb: impl FnOnce(&mut Connection, &mut Memory) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        if self.connections.generation(id.index) != Some(id.generation) {
+            return Err(Refused);
+        }
+        let c = self.connections.get_mut(id.index).ok_or(Refused)?;
+        verb(c, &mut self.memory)
+    }
 
     fn id(&self, index: u32) -> Option<ConnId> {
         let generation = self.connections.generation(index)?;
@@ -561,7 +586,9 @@ impl Endpoint {
             self.events.push_back(Event::Closed(id, reason));
         }
         self.wheel.cancel(index);
-        self.connections.remove(index);
+        if let Some(mut c) = self.connections.remove(index) {
+            c.release(&mut self.memory);
+        }
     }
 
     fn after_read(&mut self, index: u32) {

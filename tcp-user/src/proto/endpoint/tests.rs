@@ -2,6 +2,7 @@ use crate::proto::script::*;
 use crate::proto::{CloseReason, Config, Disposition, Event, State};
 
 mod close;
+mod memory;
 mod receive;
 mod rules;
 mod send;
