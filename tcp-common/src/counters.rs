@@ -73,6 +73,7 @@ counters! {
     RstFlowTableFull, Answered, "rst_flow_table_full", "A valid cookie, but no room for one more connection: answered with RST.";
     ToFlow, Redirected, "to_flow", "A segment of a known connection.";
     ToAccept, Redirected, "to_accept", "No flow yet, but a valid cookie: a new connection.";
+    ToIcmp, Redirected, "to_icmp", "An ICMP error about a segment of a known connection.";
     DropEarly, Dropped, "drop_early", "Data of a new connection that came before its first segment: the client sends both again.";
     DropBadCookie, Dropped, "drop_bad_cookie", "No flow and no valid cookie: dropped, as `xdp.on_invalid_ack` says.";
     DropOldCookie, Dropped, "drop_old_cookie", "A cookie of ours that is too old: dropped, as `xdp.on_invalid_ack` says.";

@@ -12,6 +12,7 @@
 
 mod ack;
 mod classify;
+mod icmp;
 mod maps;
 mod options;
 mod packet;
@@ -56,6 +57,9 @@ pub fn tcp_xdp(ctx: XdpContext) -> u32 {
 fn judge(ctx: &XdpContext) -> Outcome {
     let seg = match Segment::read(ctx) {
         Ok(seg) => seg,
+        Err(Outcome(word)) if word == Outcome::from(Counter::PassNotTcp).0 => {
+            return Outcome(icmp::judge_icmp(ctx.ctx));
+        }
         Err(outcome) => return outcome,
     };
     let port = maps::port(seg.flow.local_port_be);

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tcp_common::abi::Secrets;
 use tcp_common::flow::FlowKey;
-use tcp_common::wire::{Bytes, ip, link, tcp};
+use tcp_common::wire::{Bytes, icmp, ip, link, tcp};
 
 /// Frames sent in one turn at most, so that receiving is not kept waiting.
 const SEND_BATCH: usize = 256;
@@ -414,9 +414,13 @@ impl<D: Device, A: Application> Turns<D, A> {
     }
 }
 
-/// The 4-tuple of a TCP segment; the engine judges the rest.
+/// The 4-tuple of a TCP segment, or of the one that an ICMP error quotes; the engine
+/// judges the rest.
 fn flow_of(frame: &[u8]) -> Option<FlowKey> {
-    let packet = ip::parse(frame, link::parse(frame)?).ok()?;
+    let link = link::parse(frame)?;
+    let Ok(packet) = ip::parse(frame, link) else {
+        return icmp::parse(frame, link).map(|error| error.flow);
+    };
     let header = tcp::Header::read(&frame.window::<{ tcp::HEADER_LEN }>(packet.l4)?);
     Some(FlowKey {
         remote: packet.src,

@@ -50,6 +50,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) link: &'a LinkHeader,
     pub(super) flow: &'a FlowKey,
     pub(super) hop_limit: u8,
+    /// ECN codepoint (RFC 3168 §5).
+    pub(super) ecn: u8,
     pub(super) seq: SeqNum,
     pub(super) ack: SeqNum,
     pub(super) flags: Flags,
@@ -115,7 +117,7 @@ impl Outgoing<'_> {
     /// DF is set and the identification zero: an atomic datagram (RFC 6864 §4.1).
     fn write_v4(&self, ip: &mut [u8], segment_len: u16) -> Option<()> {
         let total = segment_len.checked_add(ip::V4_LEN as u16)?;
-        ip[..4].copy_from_slice(&[0x45, 0, 0, 0]);
+        ip[..4].copy_from_slice(&[0x45, self.ecn, 0, 0]);
         ip[2..4].copy_from_slice(&total.to_be_bytes());
         ip[4..8].copy_from_slice(&[0, 0, 0x40, 0]);
         ip[8..12].copy_from_slice(&[self.hop_limit, ip::TCP, 0, 0]);
@@ -127,7 +129,7 @@ impl Outgoing<'_> {
     }
 
     fn write_v6(&self, ip: &mut [u8], segment_len: u16) {
-        ip[..4].copy_from_slice(&[0x60, 0, 0, 0]);
+        ip[..4].copy_from_slice(&[0x60, self.ecn << 4, 0, 0]);
         ip[4..6].copy_from_slice(&segment_len.to_be_bytes());
         ip[6..8].copy_from_slice(&[ip::TCP, self.hop_limit]);
         ip[8..24].copy_from_slice(&self.flow.local.octets());

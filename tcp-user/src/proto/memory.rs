@@ -34,7 +34,7 @@ impl Memory {
     }
 
     fn class(size: usize) -> Option<usize> {
-        (size <= MAX_KEPT && size >= MIN_PIECE && size.is_power_of_two())
+        ((MIN_PIECE..=MAX_KEPT).contains(&size) && size.is_power_of_two())
             .then(|| (size.ilog2() - MIN_PIECE.ilog2()) as usize)
     }
 

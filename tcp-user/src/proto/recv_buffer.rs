@@ -10,8 +10,6 @@ use super::ring::{MAX_CAPACITY, Ring};
 #[derive(Clone, Debug)]
 pub(crate) struct RecvBuffer {
     ring: Ring,
-    /// Octets in order and not read.
-    len: u32,
     /// Octets from the front to the last one stored, holes included; at least `len`.
     high: u32,
     capacity: u32,
@@ -22,7 +20,6 @@ impl RecvBuffer {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             ring: Ring::default(),
-            len: 0,
             high: 0,
             capacity: capacity.min(MAX_CAPACITY) as u32,
         }
@@ -60,8 +57,8 @@ impl RecvBuffer {
     /// The next `octets` beyond the end are complete: they become readable. They were
     /// stored before.
     pub(crate) fn commit(&mut self, octets: usize) {
-        debug_assert!(octets <= (self.high - self.len) as usize);
-        self.len += octets.min((self.high - self.len) as usize) as u32;
+        debug_assert!(octets <= (self.high - self.ring.len) as usize);
+        self.ring.len += octets.min((self.high - self.ring.len) as usize) as u32;
     }
 
     /// All that is readable, in order.
@@ -71,19 +68,19 @@ impl RecvBuffer {
 
     /// Readable octets.
     pub(crate) fn len(&self) -> usize {
-        self.len as usize
+        self.ring.len as usize
     }
 
     /// Whether nothing is readable.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.ring.len == 0
     }
 
     /// Drops the first `octets` readable ones.
     pub(super) fn consume(&mut self, octets: usize, memory: &mut Memory) {
         debug_assert!(octets <= self.len());
         let octets = octets.min(self.len());
-        self.len -= octets as u32;
+        self.ring.len -= octets as u32;
         self.high -= octets as u32;
         if self.high == 0 {
             self.ring.release(memory);
@@ -105,12 +102,12 @@ impl RecvBuffer {
     /// Gives all memory back; the buffer is not used any more.
     pub(super) fn release(&mut self, memory: &mut Memory) {
         self.ring.release(memory);
-        (self.len, self.high) = (0, 0);
+        (self.ring.len, self.high) = (0, 0);
     }
 
     /// Room beyond what is in order: the most that RCV.WND can be.
     pub(crate) fn window(&self) -> usize {
-        (self.capacity - self.len) as usize
+        (self.capacity - self.ring.len) as usize
     }
 
     /// Octets at most, out-of-order ones included.

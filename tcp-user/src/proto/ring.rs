@@ -10,7 +10,9 @@ pub(super) const MAX_CAPACITY: usize = 1 << 30;
 #[derive(Clone, Default, Debug)]
 pub(super) struct Ring {
     octets: Box<[u8]>,
-    head: usize,
+    head: u32,
+    /// Octets that the buffer counts as stored; it lies here for the sake of the layout.
+    pub(super) len: u32,
 }
 
 impl Ring {
@@ -48,7 +50,7 @@ impl Ring {
     }
 
     fn index(&self, position: usize) -> usize {
-        (self.head + position) & (self.octets.len() - 1)
+        (self.head as usize + position) & (self.octets.len() - 1)
     }
 
     /// Stores `data` at `position`; [`Self::reserve`] has made the room.
@@ -79,7 +81,7 @@ impl Ring {
     /// Drops `octets` at the front: positions from now on are relative to what follows.
     pub(super) fn advance(&mut self, octets: usize) {
         if !self.octets.is_empty() {
-            self.head = self.index(octets);
+            self.head = self.index(octets) as u32;
         }
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Sent {
     pub(super) sack: Vec<(u32, u32)>,
     pub(super) payload: Vec<u8>,
     pub(super) link: Vec<u8>,
+    /// ECN codepoint.
+    pub(super) ecn: u8,
 }
 
 impl Sent {
@@ -65,6 +67,8 @@ pub(super) struct Script {
     /// Window field of what the peer sends.
     pub(super) window: u16,
     pub(super) tags: Vec<u8>,
+    /// ECN codepoint of what the peer sends.
+    pub(super) ecn: u8,
     /// SACK blocks on the next segment, relative to ISS.
     pub(super) sack: Vec<(u32, u32)>,
 }
@@ -108,6 +112,7 @@ impl Script {
             ts: None,
             window: 65_000,
             tags: Vec::new(),
+            ecn: 0,
             sack: Vec::new(),
         };
         script.syn(0xffff_fff0, offered);
@@ -116,7 +121,12 @@ impl Script {
 
     /// Receives the cookie of another SYN.
     pub(super) fn syn(&mut self, irs: u32, offered: &SynOptions) {
-        let (made, negotiated) = cookie::make(&KEYS.keys[1], 1, &self.flow, irs, offered, false);
+        self.syn_with(irs, offered, false);
+    }
+
+    /// The same, with or without ECN.
+    pub(super) fn syn_with(&mut self, irs: u32, offered: &SynOptions, ecn: bool) {
+        let (made, negotiated) = cookie::make(&KEYS.keys[1], 1, &self.flow, irs, offered, ecn);
         self.iss = made.iss;
         self.irs = irs;
         self.tsval = made.tsval;
@@ -198,7 +208,7 @@ impl Script {
         frame.extend(&self.tags);
         if self.flow.is_v4() {
             frame.extend([8, 0]);
-            let mut header = vec![0x45, 0];
+            let mut header = vec![0x45, self.ecn];
             header.extend((20 + segment.len() as u16).to_be_bytes());
             header.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
             header.extend(&self.flow.remote.octets()[12..]);
@@ -207,7 +217,7 @@ impl Script {
             header[10..12].copy_from_slice(&sum.to_ne_bytes());
             frame.extend(header);
         } else {
-            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            frame.extend([0x86, 0xdd, 0x60, self.ecn << 4, 0, 0]);
             frame.extend((segment.len() as u16).to_be_bytes());
             frame.extend([6, 64]);
             frame.extend(self.flow.remote.octets());
@@ -261,6 +271,7 @@ impl Script {
             sack,
             payload: frame[p.l4 + h.header_len..].to_vec(),
             link: frame[..l.len].to_vec(),
+            ecn: p.ecn,
         })
     }
 

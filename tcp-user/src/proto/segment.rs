@@ -43,6 +43,8 @@ pub(super) struct Segment<'a> {
     pub(super) seq: SeqNum,
     pub(super) ack: SeqNum,
     pub(super) flags: Flags,
+    /// ECN codepoint (RFC 3168 §5).
+    pub(super) ecn: u8,
     /// The window field, not scaled.
     pub(super) window: u16,
     pub(super) mss: Option<u16>,
@@ -112,6 +114,7 @@ impl<'a> Segment<'a> {
             seq: SeqNum(header.seq),
             ack: SeqNum(header.ack),
             flags: header.flags,
+            ecn: packet.ecn,
             window: header.window,
             mss: options.mss,
             window_scale: options.window_scale,

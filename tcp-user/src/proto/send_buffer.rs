@@ -8,7 +8,6 @@ use super::ring::{MAX_CAPACITY, Ring};
 #[derive(Clone, Debug)]
 pub(crate) struct SendBuffer {
     ring: Ring,
-    len: u32,
     capacity: u32,
 }
 
@@ -17,7 +16,6 @@ impl SendBuffer {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             ring: Ring::default(),
-            len: 0,
             capacity: capacity.min(MAX_CAPACITY) as u32,
         }
     }
@@ -32,29 +30,29 @@ impl SendBuffer {
         let room = self.ring.reserve(self.len() + n, self.len(), memory);
         let n = n.min(room - self.len());
         self.ring.store(self.len(), &data[..n]);
-        self.len += n as u32;
+        self.ring.len += n as u32;
         n
     }
 
     /// Gives all memory back; the buffer is not used any more.
     pub(super) fn release(&mut self, memory: &mut Memory) {
         self.ring.release(memory);
-        self.len = 0;
+        self.ring.len = 0;
     }
 
     /// Octets stored.
     pub(crate) fn len(&self) -> usize {
-        self.len as usize
+        self.ring.len as usize
     }
 
     /// Whether nothing is stored.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.ring.len == 0
     }
 
     /// Octets that [`Self::write`] would take.
     pub(crate) fn room(&self) -> usize {
-        self.capacity.saturating_sub(self.len) as usize
+        self.capacity.saturating_sub(self.ring.len) as usize
     }
 
     /// Octets at most.
@@ -85,8 +83,8 @@ impl SendBuffer {
     pub(super) fn ack(&mut self, octets: usize, memory: &mut Memory) {
         debug_assert!(octets <= self.len());
         let octets = octets.min(self.len());
-        self.len -= octets as u32;
-        if self.len == 0 {
+        self.ring.len -= octets as u32;
+        if self.ring.len == 0 {
             self.ring.release(memory);
         } else {
             self.ring.advance(octets);

@@ -10,6 +10,7 @@ mod ack;
 mod differential;
 mod frames;
 mod harness;
+mod icmp;
 mod malformed;
 mod pass;
 mod policy;

@@ -47,8 +47,10 @@ impl Connection {
             duplicate,
             flight: self.snd.nxt.distance_from(self.snd.una),
         };
+        let recovery = self.recovery();
         let fin_acknowledged = advances && self.advance(seg.ack, env);
         self.recover(now, seg, arrival);
+        self.heed_echo(seg, recovery, arrival.flight);
         if advances {
             self.restart_retransmit(now);
         }

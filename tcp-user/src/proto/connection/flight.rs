@@ -583,6 +583,19 @@ impl Connection {
         self.flight = Some(flight);
     }
 
+    /// The segments in flight were too large: all of it is cut anew.
+    pub(super) fn resegment(&mut self) {
+        let Some(f) = &mut self.flight else { return };
+        f.board.mark_lost(|_| Verdict::Lost);
+        f.dup_acks = 0;
+        f.dup_octets = 0;
+        f.probe = None;
+        f.probe_due = false;
+        f.deadline = NEVER;
+        f.reorder_timer = false;
+        f.force = true;
+    }
+
     /// A window that was shut opens. What probed it was not taken, and is sent again
     /// with what follows.
     pub(super) fn on_window_opened(&mut self) {

@@ -9,10 +9,13 @@
 //! - `flight`: what is in flight and loss recovery, with `scoreboard` and `rack`
 //! - `send`: what to send next, and sending it
 //! - `timer`: retransmission, persist, delayed ACK, keepalive, FIN-WAIT-2
+//! - `ecn`, `path_mtu`: what the network says
 //! - `state`: the states
 
 mod acknowledge;
+mod ecn;
 mod flight;
+mod path_mtu;
 mod rack;
 mod receive;
 mod scoreboard;
@@ -20,6 +23,7 @@ mod send;
 pub(super) mod state;
 mod timer;
 
+use self::ecn::Ecn;
 use self::flight::Flight;
 use self::rack::Reordering;
 use self::state::Phase;
@@ -156,6 +160,10 @@ pub(super) struct Connection {
     snd: Send,
     rcv: Receive,
     stamps: Option<Stamps>,
+    ecn: Ecn,
+    /// SND.MSS before the path lowered it, and when it did, whole minutes.
+    full_mss: u16,
+    lowered_at: u16,
     /// SACK negotiated.
     sack: bool,
     rtt: RttEstimator,
@@ -278,6 +286,9 @@ impl Connection {
                 },
             },
             stamps,
+            ecn: Ecn::new(negotiated.ecn, una),
+            full_mss: mss,
+            lowered_at: 0,
             sack: negotiated.sack,
             rtt: RttEstimator::new(config.rto_min),
             congestion: Controller::new(config.congestion, u32::from(mss)),
@@ -518,4 +529,4 @@ impl Connection {
 }
 
 /// Most of an idle connection's memory; DESIGN wants 400 octets in all.
-const _: () = assert!(size_of::<Connection>() <= 400);
+const _: () = assert!(size_of::<Connection>() <= 392);

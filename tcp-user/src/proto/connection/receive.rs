@@ -130,6 +130,7 @@ impl Connection {
     fn note_valid(&mut self, now: Instant, seg: &Segment<'_>) {
         self.heard = now.millis();
         self.keepalives &= KEEPALIVE;
+        self.ecn.on_segment(seg);
         if seg.seq == self.rcv.nxt {
             self.link = seg.reply_link();
         }

@@ -281,6 +281,7 @@ impl Connection {
             // RFC 5681 §4.1.
             self.congestion.on_idle_restart();
         }
+        self.raise_mss(now);
         let plan = self.plan()?;
         let with_sack = plan.len == 0 || self.snd.mss >= SACK_ON_TEXT;
         let (window, octets) = self.window_to_announce();
@@ -293,10 +294,13 @@ impl Connection {
             // RFC 9293 §3.9.1.2: at the end of what was written.
             flags = flags.with(Flags::PSH);
         }
+        let (ecn, marks) = self.ecn.mark(plan.is_new_text());
+        flags = flags.with(marks);
         let segment = Outgoing {
             link: &self.link,
             flow: &self.flow,
             hop_limit: env.config.hop_limit,
+            ecn,
             seq: plan.seq,
             ack: self.rcv.nxt,
             flags,
@@ -338,6 +342,9 @@ impl Connection {
     /// The TCB after the planned segment was sent.
     fn sent_plan(&mut self, now: Instant, plan: Plan, window: u32) {
         self.note_acknowledged(window);
+        if plan.is_new_text() {
+            self.ecn.reduced = false;
+        }
         if plan.kind == Kind::Keepalive {
             self.keepalive_due = false;
         }
@@ -411,6 +418,10 @@ impl Connection {
 }
 
 impl Plan {
+    const fn is_new_text(&self) -> bool {
+        matches!(self.kind, Kind::Text) && self.len > 0
+    }
+
     const fn empty(kind: Kind, seq: SeqNum) -> Self {
         Self {
             kind,

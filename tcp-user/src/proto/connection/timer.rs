@@ -104,6 +104,8 @@ impl Connection {
             self.probe = true;
         } else {
             self.on_timeout(now);
+            self.ecn.reduced |= self.ecn.agreed;
+            self.suspect_black_hole(now);
         }
         self.rtt.backoff();
         self.timers.retransmit = now + self.rtt.rto();

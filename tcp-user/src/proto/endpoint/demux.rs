@@ -10,7 +10,7 @@ use super::{Disposition, Endpoint, MAX_TRACE};
 use tcp_common::cookie::{self, Negotiated};
 use tcp_common::seq::SeqNum;
 use tcp_common::wire::options::{self, SynOptions};
-use tcp_common::wire::{Flags, Timestamps, ip, tcp};
+use tcp_common::wire::{Flags, Timestamps, icmp, ip, link, tcp};
 
 /// Attempts to find a cookie above an old SND.NXT; each succeeds with one half.
 const SYN_ACK_ATTEMPTS: u16 = 24;
@@ -20,12 +20,35 @@ impl Endpoint {
     pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) -> Disposition {
         let disposition = match Segment::parse(frame, self.config.partial_checksums) {
             Ok(seg) => self.handle_segment(now, &seg),
+            Err(Disposition::NotTcp) => self.handle_icmp(now, frame),
             Err(refusal) => refusal,
         };
         if let Some(count) = self.counts.get_mut(disposition as usize) {
             *count += 1;
         }
         disposition
+    }
+
+    /// ICMP errors are soft: none ends a connection (RFC 9293 §3.9.2.2, RFC 5927 §5.2). That
+    /// a packet was too big is acted on.
+    fn handle_icmp(&mut self, now: Instant, frame: &[u8]) -> Disposition {
+        let Some((link, error)) =
+            link::parse(frame).and_then(|l| Some((l, icmp::parse(frame, l)?)))
+        else {
+            return Disposition::NotTcp;
+        };
+        if !icmp::checksum_ok(frame, link, &error) {
+            return Disposition::BadChecksum;
+        }
+        let hash = self.table.hash(&error.flow);
+        if let Some(Place::Connection(index)) = self.place(hash, &error.flow)
+            && error.too_big
+            && let Some(c) = self.connections.get_mut(index)
+        {
+            c.packet_too_big(now, SeqNum(error.seq), error.mtu, error.quoted_len);
+            self.settle(now, index, Step::Open);
+        }
+        Disposition::Icmp
     }
 
     fn handle_segment(&mut self, now: Instant, seg: &Segment<'_>) -> Disposition {
@@ -205,6 +228,8 @@ impl Endpoint {
     /// TIME-WAIT, which the new ISS must exceed (RFC 6191 §2, RFC 9293 §3.10.7.4): as
     /// a cookie cannot be chosen, the MSS that it carries is lowered until it does.
     fn answer_syn(&mut self, seg: &Segment<'_>, floor: Option<SeqNum>) {
+        // RFC 3168 §6.1.1: an ECN-setup SYN.
+        let ecn = self.config.ecn && seg.flags.has(Flags::ECE.with(Flags::CWR));
         if !self.accepting {
             return;
         }
@@ -221,7 +246,7 @@ impl Endpoint {
             sack: None,
         };
         for _ in 0..SYN_ACK_ATTEMPTS {
-            let (made, negotiated) = cookie::make(key, parity, &seg.flow, seg.seq.0, &offer, false);
+            let (made, negotiated) = cookie::make(key, parity, &seg.flow, seg.seq.0, &offer, ecn);
             if floor.is_none_or(|f| SeqNum(made.iss).after(f)) {
                 let timestamps =
                     seg.timestamps
@@ -233,8 +258,13 @@ impl Endpoint {
                 let scale = negotiated.window_scale.map(|_| self.config.window_scale);
                 let options = options::syn_ack(mss, scale, negotiated.sack, timestamps);
                 let window = self.config.initial_window;
-                self.replies
-                    .push(Reply::syn_ack(seg, made.iss, window, options));
+                self.replies.push(Reply::syn_ack(
+                    seg,
+                    made.iss,
+                    window,
+                    options,
+                    negotiated.ecn,
+                ));
                 return;
             }
             // 32 is the step of the cookie's MSS above 2048; without timestamps

@@ -57,11 +57,13 @@ pub enum Disposition {
     /// A SYN without a connection, or to one in TIME-WAIT: answered with a cookie, as XDP
     /// would have.
     Syn,
+    /// An ICMP error about a segment of ours.
+    Icmp,
 }
 
 impl Disposition {
     /// All of them, in the order of [`Endpoint::dispositions`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Accepted,
         Self::Segment,
         Self::TimeWait,
@@ -72,6 +74,7 @@ impl Disposition {
         Self::NotTcp,
         Self::Fragment,
         Self::Syn,
+        Self::Icmp,
     ];
 
     /// Stable name, `snake_case`.
@@ -87,6 +90,7 @@ impl Disposition {
             Self::NotTcp => "not_tcp",
             Self::Fragment => "fragment",
             Self::Syn => "syn",
+            Self::Icmp => "icmp",
         }
     }
 }

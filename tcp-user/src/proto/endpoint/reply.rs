@@ -106,8 +106,13 @@ impl Reply {
         iss: u32,
         window: u16,
         options: SynAckOptions,
+        ecn: bool,
     ) -> Self {
-        let flags = Flags::SYN.with(Flags::ACK);
+        let mut flags = Flags::SYN.with(Flags::ACK);
+        if ecn {
+            // RFC 3168 §6.1.1: an ECN-setup SYN-ACK.
+            flags = flags.with(Flags::ECE);
+        }
         Self {
             window,
             syn_ack: Some(options),
@@ -122,6 +127,8 @@ impl Reply {
             link: &self.link,
             flow: &self.flow,
             hop_limit,
+            // Neither SYN-ACK nor RST nor a pure ACK is ECT (RFC 3168 §6.1.1, §6.1.4).
+            ecn: 0,
             seq: self.seq,
             ack: self.ack,
             flags: self.flags,

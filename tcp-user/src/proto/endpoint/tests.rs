@@ -2,7 +2,9 @@ use crate::proto::script::*;
 use crate::proto::{CloseReason, Config, Disposition, Event, State};
 
 mod close;
+mod ecn;
 mod memory;
+mod path_mtu;
 mod receive;
 mod rules;
 mod send;

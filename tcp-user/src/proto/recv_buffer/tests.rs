@@ -23,7 +23,7 @@ fn an_empty_buffer_holds_no_memory() {
     assert!(b.ring.allocated() > 0);
     b.consume(2, m);
     assert_eq!(b.ring.allocated(), 0);
-    assert!(size_of::<RecvBuffer>() <= 40);
+    assert!(size_of::<RecvBuffer>() <= 32);
 }
 
 #[test]

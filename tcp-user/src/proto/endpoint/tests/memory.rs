@@ -92,12 +92,12 @@ fn the_window_does_not_grow_while_memory_is_short() {
         &offer(1460, Some(7), true, true),
     );
     // Of the limit three quarters are in use.
-    assert_eq!(s.endpoint.write(s.now, id, &[0; 65_536]), Ok(65_536));
-    assert_eq!(s.endpoint.write(s.now, id, &[0; 65_536]), Ok(0));
+    assert_eq!(s.endpoint.write(s.now, id, &vec![0; 65_536]), Ok(65_536));
+    assert_eq!(s.endpoint.write(s.now, id, &vec![0; 65_536]), Ok(0));
     s.recv_all();
     s.send(1, 1, ACK, &[0; 1000]);
     let before = window(&mut s, 65_535);
-    s.send(1001, 1, ACK, &[0; 20_000]);
+    s.send(1001, 1, ACK, &vec![0; 20_000]);
     assert!(s.endpoint.buffered() <= 100_000 + 4096);
     assert!(window(&mut s, before) <= 66_000);
 }
@@ -146,7 +146,7 @@ fn without_memory_connections_go_on_slowly() {
 #[test]
 fn a_connection_that_ends_gives_its_memory_back() {
     let (mut s, id) = Script::established(config());
-    s.endpoint.write(s.now, id, &[0; 50_000]).expect("open");
+    s.endpoint.write(s.now, id, &vec![0; 50_000]).expect("open");
     s.send(1, 1, ACK, &[0; 1000]);
     s.send(5001, 1, ACK, &[0; 1000]);
     assert!(s.endpoint.buffered() > 50_000);
