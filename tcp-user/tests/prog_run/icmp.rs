@@ -58,7 +58,7 @@ fn an_error_about_a_known_flow_goes_to_userspace() {
         Counter::PassNotTcp
     );
     assert_eq!(
-        program.counter(&error6(too_big6.clone(), &ours6)),
+        program.counter(&error6(too_big6, &ours6)),
         Counter::PassNotTcp
     );
     program.add_flow(flow(CLIENT4, SERVER4));

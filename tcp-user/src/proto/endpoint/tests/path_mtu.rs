@@ -179,7 +179,7 @@ fn a_size_is_never_below_the_floor() {
 fn a_black_hole_is_found_without_icmp() {
     for ts in [false, true] {
         let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), ts, ts));
-        s.endpoint.write(s.now, id, &[7; 60_000]).expect("open");
+        s.endpoint.write(s.now, id, &vec![7; 60_000]).expect("open");
         let limit = 1280 - 40;
         let mut acked = 1;
         let mut given = 0;
