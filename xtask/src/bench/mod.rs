@@ -38,6 +38,12 @@ pub(crate) struct Options {
     /// How often each row is measured
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..1000))]
     rounds: u32,
+    /// Of the floods only ours and the bounce, without clients
+    #[arg(long)]
+    quick: bool,
+    /// Another build of tcp-user to flood beside this one
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
     /// Everything is built, in this target directory
     #[arg(long, hide = true)]
     built: Option<PathBuf>,
@@ -51,17 +57,20 @@ struct Programs {
     flood: PathBuf,
     /// `tcp-user`.
     server: PathBuf,
+    /// Another build of it.
+    against: Option<PathBuf>,
     /// Where the results go.
     results: PathBuf,
 }
 
 impl Programs {
-    fn new(target: &Path) -> Self {
+    fn new(target: &Path, against: Option<PathBuf>) -> Self {
         let objects = target.join("ebpf").join(toolchain::TARGET).join("release");
         Self {
             ebpf: objects.join("tcp-ebpf"),
             flood: objects.join("syn-flood"),
             server: target.join("release/tcp-user"),
+            against,
             results: target.join("bench"),
         }
     }
@@ -79,12 +88,12 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
         sudo.args(env::args_os().skip(1)).arg("--built").arg(target);
         return Err(sudo.exec()).context("cannot run sudo");
     }
-    let programs = Programs::new(&target);
+    let programs = Programs::new(&target, options.against.clone());
     if wanted(Bench::ProgRun) {
         prog_run::measure(&programs, options.rounds)?;
     }
     if wanted(Bench::Syn) {
-        syn::measure(&programs, options.rounds)?;
+        syn::measure(&programs, options.rounds, options.quick)?;
     }
     Ok(())
 }

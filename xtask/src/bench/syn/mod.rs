@@ -106,7 +106,13 @@ impl Asked {
     }
 }
 
-pub(super) fn measure(programs: &Programs, rounds: u32) -> Result<()> {
+pub(super) fn measure(programs: &Programs, rounds: u32, quick: bool) -> Result<()> {
+    let mut responders = Responder::ALL.to_vec();
+    responders.retain(|responder| match responder {
+        Responder::Native | Responder::Bounce => true,
+        Responder::Against => programs.against.is_some(),
+        _ => !quick,
+    });
     let asked = Asked::new()?;
     let bed = Bed::new()?;
     let mut generator = Generator::new(&programs.flood, &bed)?;
@@ -117,13 +123,17 @@ pub(super) fn measure(programs: &Programs, rounds: u32) -> Result<()> {
             shape,
             windows: Vec::new(),
         };
-        rows.extend(Responder::ALL.map(row));
+        rows.extend(responders.iter().copied().map(row));
     }
-    rows.push(Row {
-        responder: Responder::Native,
-        shape: Shape::Ack,
-        windows: Vec::new(),
-    });
+    for responder in [Responder::Native, Responder::Against] {
+        if responders.contains(&responder) {
+            rows.push(Row {
+                responder,
+                shape: Shape::Ack,
+                windows: Vec::new(),
+            });
+        }
+    }
 
     eprintln!(
         "SYN floods: generator on CPU {}, responder on CPU {}",
@@ -131,7 +141,7 @@ pub(super) fn measure(programs: &Programs, rounds: u32) -> Result<()> {
     );
     for round in 1..=rounds {
         report::progress(round, rounds);
-        for responder in Responder::ALL {
+        for &responder in &responders {
             let running = responder.start(&bed, programs)?;
             bed.pin()?;
             for row in rows.iter_mut().filter(|row| row.responder == responder) {
@@ -142,9 +152,9 @@ pub(super) fn measure(programs: &Programs, rounds: u32) -> Result<()> {
         }
     }
 
-    eprintln!("clients among the floods");
     let mut crowds = Vec::new();
-    for responder in Responder::ALL.into_iter().filter(|r| r.serves()) {
+    for &responder in responders.iter().filter(|r| !quick && r.serves()) {
+        eprintln!("clients among floods: {}", responder.name());
         let running = responder.start(&bed, programs)?;
         bed.pin()?;
         for rate in CLIENT_RATES {
@@ -317,6 +327,9 @@ fn show(rows: &[Row], crowds: &[Crowd], rounds: u32) {
             ]
         })
         .collect();
+    if crowds.is_empty() {
+        return;
+    }
     println!("\nClients that connect and get 64 octets echoed, one every 4 ms; milliseconds\n");
     let heading = ["", "flood", "sent k/s", "echoed", "p50", "p99", "p99/quiet"];
     print!("{}", report::table(&heading, &cells));

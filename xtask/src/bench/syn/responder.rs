@@ -7,6 +7,7 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::process::CommandExt as _,
     },
+    path::Path,
     process::{Child, Stdio},
     sync::mpsc,
     thread,
@@ -35,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Responder {
     Native,
+    /// Another build of ours.
+    Against,
     Generic,
     Bounce,
     Drop,
@@ -43,8 +46,9 @@ pub(super) enum Responder {
 }
 
 impl Responder {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Native,
+        Self::Against,
         Self::Generic,
         Self::Bounce,
         Self::Drop,
@@ -55,6 +59,7 @@ impl Responder {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Native => "tcp-xdp, native",
+            Self::Against => "the other, native",
             Self::Generic => "tcp-xdp, generic",
             Self::Bounce => "raw XDP_TX bounce",
             Self::Drop => "XDP_DROP",
@@ -77,8 +82,12 @@ impl Responder {
             anyhow::Ok(Running::Raw { bed, program })
         };
         match self {
-            Self::Native => Server::start(bed, programs, "native").map(Running::Server),
-            Self::Generic => Server::start(bed, programs, "generic").map(Running::Server),
+            Self::Native => Server::start(bed, &programs.server, "native").map(Running::Server),
+            Self::Generic => Server::start(bed, &programs.server, "generic").map(Running::Server),
+            Self::Against => {
+                let server = programs.against.as_ref().context("no other build")?;
+                Server::start(bed, server, "native").map(Running::Server)
+            }
             Self::Bounce => raw(&Instruction::bounce()),
             Self::Drop => raw(&Instruction::always(Verdict::Drop)),
             Self::Cookies => {
@@ -127,8 +136,8 @@ impl Drop for Running<'_> {
 pub(super) struct Server(Child);
 
 impl Server {
-    fn start(bed: &Bed, programs: &Programs, mode: &str) -> Result<Self> {
-        let mut command = bed.responder.command(&programs.server.to_string_lossy());
+    fn start(bed: &Bed, binary: &Path, mode: &str) -> Result<Self> {
+        let mut command = bed.responder.command(&binary.to_string_lossy());
         command.args(["run", "--iface", &bed.responder_if, "--mode", mode]);
         command.args(["--listen", &format!("*:{PORT}=echo")]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
