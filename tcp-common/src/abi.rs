@@ -2,6 +2,8 @@
 
 use crate::cookie::Key;
 use crate::flow::Addr;
+#[cfg(doc)]
+use crate::flow::FlowKey;
 
 /// `Array<Config>` with one entry: how to answer.
 pub const CONFIG: &str = "CONFIG";
@@ -19,6 +21,10 @@ pub const SOURCES: &str = "SOURCES";
 pub const SYN_ACK_LIMIT: &str = "SYN_ACK_LIMIT";
 /// `HashMap<FlowKey, Flow>`: known connections.
 pub const FLOWS: &str = "FLOWS";
+/// `Array<FilterBlock>`, mapped by userspace, too: how many entries of `FLOWS` have
+/// this [`FlowKey::filter_slot`]. Where there are none a SYN needs no look-up: a flood
+/// of them would each find a place in a large table that no cache holds.
+pub const FLOW_FILTER: &str = "FLOW_FILTER";
 /// `PerCpuArray<u64>`: see [`crate::counters`].
 pub const COUNTERS: &str = "COUNTERS";
 /// `XskMap`: AF_XDP socket by queue.
@@ -73,7 +79,7 @@ pub mod flag {
     pub const DEFAULT_DENY: u32 = 64;
 }
 
-/// How to answer. 24 octets.
+/// How to answer. 40 octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Config {
@@ -89,10 +95,27 @@ pub struct Config {
     pub window_scale: u8,
     /// Time to live, or hop limit, of answers.
     pub hop_limit: u8,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
+    /// An entry of `ADDRS` as it lies in an IPv4 header, so that the common case needs
+    /// no look-up; zero: none.
+    pub own_v4: u32,
+    /// The same for IPv6; zero: none.
+    pub own_v6: Addr,
     /// How much to answer.
     pub limits: Limits,
+}
+
+impl Config {
+    /// Whether `addr` is [`Self::own_v4`] or [`Self::own_v6`].
+    #[inline(always)]
+    pub const fn is_own(&self, addr: &Addr) -> bool {
+        let a = &addr.0;
+        if addr.is_v4() {
+            return a[3] == self.own_v4 && a[3] != 0;
+        }
+        let own = &self.own_v6.0;
+        // No address of an interface begins with 32 zero bits.
+        a[0] == own[0] && a[1] == own[1] && a[2] == own[2] && a[3] == own[3] && a[0] != 0
+    }
 }
 
 /// Limits on answers, so that spoofed sources cannot make a reflector of this
@@ -137,6 +160,16 @@ pub struct ListenKey {
     pub reserved: u16,
 }
 
+/// Value of `FLOW_FILTER`, a cache line of counts. XDP adds a flow before it enters it, and
+/// userspace takes it off after it removed it, so no count ever goes below zero.
+pub type FilterBlock = [u32; FILTER_BLOCK];
+/// Counts in a [`FilterBlock`].
+pub const FILTER_BLOCK: usize = 16;
+/// Counts in `FLOW_FILTER`: 256 KiB, so that the caches hold it.
+pub const FILTER_SLOTS: usize = 1 << FILTER_BITS;
+/// Bits of a slot's number.
+pub const FILTER_BITS: u32 = 16;
+
 /// Value of `FLOWS`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
@@ -157,7 +190,7 @@ impl Flow {
     }
 }
 
-const _: () = assert!(size_of::<Config>() == 24);
+const _: () = assert!(size_of::<Config>() == 40);
 const _: () = assert!(size_of::<Secrets>() == 72);
 const _: () = assert!(size_of::<ListenKey>() == 20);
 const _: () = assert!(size_of::<Flow>() == 8);

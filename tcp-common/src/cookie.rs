@@ -294,13 +294,23 @@ pub struct Code(pub u8);
 const MSS_V4: [u16; 4] = [536, 1300, 1440, 1460];
 const MSS_V6: [u16; 4] = [1220, 1340, 1420, 1440];
 
+/// How many steps above the first `mss` reaches.
+#[inline(always)]
+const fn steps(mss: u16, table: &[u16; 4]) -> u8 {
+    (mss >= table[1]) as u8 + (mss >= table[2]) as u8 + (mss >= table[3]) as u8
+}
+
 impl Code {
     /// The largest combination within what the client offered. An MSS below the
     /// table's first is carried as the first, as every cookie of this size does.
     #[inline(always)]
     pub const fn best(v4: bool, mss: u16, window_scale: Option<u8>, sack: bool) -> Self {
-        let t = if v4 { &MSS_V4 } else { &MSS_V6 };
-        let m = (mss >= t[1]) as u8 + (mss >= t[2]) as u8 + (mss >= t[3]) as u8;
+        // Spelled out: a table chosen at run time would be a look-up in memory for BPF.
+        let m = if v4 {
+            steps(mss, &MSS_V4)
+        } else {
+            steps(mss, &MSS_V6)
+        };
         let rest = match (sack, window_scale) {
             (true, Some(8..)) => 3,
             (true, Some(6..)) => 2,

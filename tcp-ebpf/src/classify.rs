@@ -22,7 +22,7 @@ pub struct Segment {
     pub seq: u32,
     /// SEG.ACK.
     pub ack: u32,
-    /// Folded sum of the fixed TCP header.
+    /// Sum of the fixed TCP header.
     header_sum: u32,
     /// Octets before the packet.
     link_len: u32,
@@ -76,7 +76,7 @@ impl Segment {
             },
             seq: tcp.seq,
             ack: tcp.ack,
-            header_sum: u32::from(header_sum.fold()),
+            header_sum: header_sum.fold_once(),
             link_len: link.len as u32,
             l4: ip.l4 as u32,
             header_len: tcp.header_len as u32,

@@ -5,6 +5,8 @@
 //! counter that the frame is counted under.
 #![no_std]
 #![no_main]
+// Both toolchains that build it allow features; this one is for one atomic instruction.
+#![feature(asm_experimental_arch)]
 #![expect(
     missing_docs,
     reason = "the function that the macro `xdp` makes has none"
@@ -66,13 +68,18 @@ fn judge(ctx: &XdpContext) -> Outcome {
     if port == 0 {
         return Counter::PassNotServed.into();
     }
-    if maps::is_known(&seg.flow) {
+    let control = seg.flags().control();
+    let known = if control == Flags::SYN {
+        maps::is_known_syn(&seg.flow)
+    } else {
+        maps::is_known(&seg.flow)
+    };
+    if known {
         if seg.is_fragment() {
             return Counter::DropFragment.into();
         }
         return maps::to_userspace(ctx, Counter::ToFlow);
     }
-    let control = seg.flags().control();
     match maps::listen(port, &seg.flow) {
         policy::COOKIE => {}
         policy::OBSERVE if control == Flags::SYN => return Counter::PassObservedSyn.into(),

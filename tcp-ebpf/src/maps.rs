@@ -1,14 +1,18 @@
 //! The maps, and the few things that are done with them.
 
 use crate::Outcome;
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::bindings::xdp_action::XDP_DROP;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key as Prefix;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
-use tcp_common::abi::{BURST, Config, Flow, ListenKey, Secrets, flag, policy, port, source};
+use core::arch::asm;
+use tcp_common::abi::{
+    BURST, Config, FILTER_BLOCK, FILTER_SLOTS, FilterBlock, Flow, ListenKey, Secrets, flag, policy,
+    port, source,
+};
 use tcp_common::counters::{COUNT, Counter};
 use tcp_common::flow::{Addr, FlowKey};
 
@@ -26,6 +30,9 @@ static ADDRS: HashMap<Addr, u32> = HashMap::with_max_entries(4096, BPF_F_NO_PREA
 // memory follows the connections there are.
 #[map]
 static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static FLOW_FILTER: Array<FilterBlock> =
+    Array::with_max_entries((FILTER_SLOTS / FILTER_BLOCK) as u32, BPF_F_MMAPABLE);
 #[map]
 static SOURCES: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
@@ -76,6 +83,26 @@ pub fn is_known(flow: &FlowKey) -> bool {
     FLOWS.get_ptr(flow).is_some()
 }
 
+/// The count of the flow's slot in the filter; nothing before the map is there.
+#[inline(always)]
+fn filter_count(flow: &FlowKey) -> Option<*mut u32> {
+    let slot = flow.filter_slot();
+    let block = FLOW_FILTER.get_ptr_mut((slot / FILTER_BLOCK) as u32)?;
+    // SAFETY: inside the block.
+    Some(unsafe { block.cast::<u32>().add(slot % FILTER_BLOCK) })
+}
+
+/// [`is_known`] for a segment of which there may be very many, all unknown.
+#[inline(always)]
+pub fn is_known_syn(flow: &FlowKey) -> bool {
+    match filter_count(flow) {
+        // SAFETY: a word of the map, read at once. It may change at any time; a SYN that
+        // overtakes its own connection's first ACK is of no connection yet.
+        Some(count) if unsafe { count.read_volatile() } == 0 => false,
+        _ => is_known(flow),
+    }
+}
+
 /// What is done for the flow's local end, given its port's bits: [`policy`], or zero
 /// if it is not served. A listen on one address goes before one on all.
 #[inline(always)]
@@ -91,7 +118,7 @@ pub fn listen(bits: u32, flow: &FlowKey) -> u32 {
             return unsafe { *policy };
         }
     }
-    if bits & port::ANY_ADDR == 0 || ADDRS.get_ptr(&flow.local).is_none() {
+    if bits & port::ANY_ADDR == 0 || !is_own(&flow.local) {
         return 0;
     }
     if bits & port::ANY_OBSERVE != 0 {
@@ -99,6 +126,12 @@ pub fn listen(bits: u32, flow: &FlowKey) -> u32 {
     } else {
         policy::COOKIE
     }
+}
+
+/// Whether the interface has this address.
+#[inline(always)]
+fn is_own(addr: &Addr) -> bool {
+    config().is_some_and(|config| config.is_own(addr)) || ADDRS.get_ptr(addr).is_some()
 }
 
 /// Whether the allow and deny lists let this source in.
@@ -173,9 +206,26 @@ pub fn add_flow(flow: &FlowKey, queue: u32) -> bool {
         created: Flow::age_unit(coarse_now()),
         queue,
     };
+    add_to_filter(flow, 1);
     match FLOWS.insert(flow, &value, BPF_NOEXIST) {
-        Ok(()) | Err(EEXIST) => true,
-        Err(_) => false,
+        Ok(()) => true,
+        Err(error) => {
+            add_to_filter(flow, u32::MAX);
+            error == EEXIST
+        }
+    }
+}
+
+/// Adds to the count of the flow's slot, as userspace and other CPUs do. `core` has no
+/// atomic addition here: the target says that it cannot compare and swap.
+#[inline(always)]
+fn add_to_filter(flow: &FlowKey, value: u32) {
+    if let Some(count) = filter_count(flow) {
+        let value = u64::from(value);
+        // SAFETY: the instruction adds to that word of the map.
+        unsafe {
+            asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) count, in(reg) value, options(nostack));
+        }
     }
 }
 

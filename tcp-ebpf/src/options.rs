@@ -7,6 +7,7 @@ use aya_ebpf::programs::XdpContext;
 use tcp_common::wire::options::{self, BadOption, Options, SackBlocks, Sink, Timestamps};
 
 /// What [`walk_options`] found, as plain words in the caller's stack.
+#[derive(Default)]
 #[repr(C)]
 struct Found {
     present: u32,
@@ -59,20 +60,7 @@ impl Sink for Found {
 #[inline(always)]
 pub fn parse(ctx: &XdpContext, packet: &Packet, seg: &Segment) -> Result<Options, BadOption> {
     let (start, len) = (seg.options_at(), seg.options_len());
-    if let Some(options) = options::common(packet, start, len) {
-        return Ok(options);
-    }
-    let mut found = Found {
-        present: 0,
-        mss: 0,
-        window_scale: 0,
-        tsval: 0,
-        tsecr: 0,
-        cursor: 0,
-    };
-    if walk_options(ctx.ctx, start as u32, (start + len) as u32, &mut found) != 0 {
-        return Err(BadOption);
-    }
+    let found = find(ctx, packet, start, len)?;
     let has = |bit| found.present & bit != 0;
     Ok(Options {
         mss: has(MSS).then_some(found.mss as u16),
@@ -84,6 +72,22 @@ pub fn parse(ctx: &XdpContext, packet: &Packet, seg: &Segment) -> Result<Options
         }),
         sack: None,
     })
+}
+
+/// Finds the options. What the common layouts lack is zero and not undefined, as it would
+/// be in [`Options`]: the verifier does not let undefined words be moved about.
+#[inline(always)]
+fn find(ctx: &XdpContext, packet: &Packet, start: usize, len: usize) -> Result<Found, BadOption> {
+    let mut found = Found::default();
+    if options::common(packet, start, len, &mut found) {
+        return Ok(found);
+    }
+    // Another place, so that the first need not be in memory.
+    let mut found = Found::default();
+    match walk_options(ctx.ctx, start as u32, (start + len) as u32, &mut found) {
+        0 => Ok(found),
+        _ => Err(BadOption),
+    }
 }
 
 /// Walks the options in `[start, end)`; nonzero if one is malformed. A global

@@ -109,26 +109,35 @@ impl Sink for Options {
 /// `start` past a header.
 #[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(frame: &B, start: usize, end: usize) -> Result<Options, BadOption> {
-    if let Some(options) = common(frame, start, end - start) {
-        return Ok(options);
-    }
     let mut out = Options::default();
-    walk(frame, start, end, &mut out)?;
+    if !common(frame, start, end - start, &mut out) {
+        walk(frame, start, end, &mut out)?;
+    }
     Ok(out)
 }
 
-/// The layouts that nearly all segments have: none, timestamps alone, and a Linux
-/// SYN's. `None`: anything else, for [`walk`].
+/// Hands the options to `sink` if they are laid out as in nearly all segments: none,
+/// timestamps alone, or the SYN of Linux, Windows or Apple's systems. `false`: anything
+/// else, for [`walk`]; `sink` has seen nothing.
 #[inline(always)]
-pub fn common<B: Bytes + ?Sized>(frame: &B, start: usize, len: usize) -> Option<Options> {
+pub fn common<B: Bytes + ?Sized, S: Sink>(
+    frame: &B,
+    start: usize,
+    len: usize,
+    sink: &mut S,
+) -> bool {
     match len {
-        0 => Some(Options::default()),
-        12 => padded_timestamps(frame, start).map(|ts| Options {
-            timestamps: Some(ts),
-            ..Options::default()
-        }),
-        20 => linux_syn(frame, start),
-        _ => None,
+        0 => true,
+        12 => match padded_timestamps(frame, start) {
+            Some(ts) => {
+                sink.timestamps(ts);
+                true
+            }
+            None => windows_syn(frame, start, sink),
+        },
+        20 => linux_syn(frame, start, sink),
+        24 => apple_syn(frame, start, sink),
+        _ => false,
     }
 }
 
@@ -227,27 +236,70 @@ const fn clamp_scale(shift: u8) -> u8 {
 /// The layout that Linux sends on a SYN: MSS, SACK-permitted, timestamps, NOP,
 /// window scale. Most SYNs of the world, floods among them.
 #[inline(always)]
-fn linux_syn<B: Bytes + ?Sized>(frame: &B, start: usize) -> Option<Options> {
+fn linux_syn<B: Bytes + ?Sized, S: Sink>(frame: &B, start: usize, sink: &mut S) -> bool {
     const SACK_TS: u32 = u32::from_be_bytes([SACK_PERMITTED, 2, TIMESTAMPS, 10]);
-    let w = frame.window::<20>(start)?;
+    let Some(w) = frame.window::<20>(start) else {
+        return false;
+    };
     let scale = w.be32::<16>();
-    if w.be16::<0>() != u16::from_be_bytes([MSS, 4])
-        || w.be32::<4>() != SACK_TS
-        || scale >> 8 != u32::from_be_bytes([0, NOP, WINDOW_SCALE, 3])
-    {
-        return None;
+    if w.be16::<0>() != MSS_KIND || w.be32::<4>() != SACK_TS || scale >> 8 != SCALE_KIND {
+        return false;
     }
-    Some(Options {
-        mss: Some(w.be16::<2>()),
-        window_scale: Some(clamp_scale(scale as u8)),
-        sack_permitted: true,
-        timestamps: Some(Timestamps {
-            val: w.be32::<8>(),
-            ecr: w.be32::<12>(),
-        }),
-        sack: None,
-    })
+    sink.mss(w.be16::<2>());
+    sink.window_scale(clamp_scale(scale as u8));
+    sink.sack_permitted();
+    sink.timestamps(Timestamps {
+        val: w.be32::<8>(),
+        ecr: w.be32::<12>(),
+    });
+    true
 }
+
+/// What Windows sends on a SYN: MSS, NOP, window scale, two NOPs, SACK-permitted.
+#[inline(always)]
+fn windows_syn<B: Bytes + ?Sized, S: Sink>(frame: &B, start: usize, sink: &mut S) -> bool {
+    const SACK: u32 = u32::from_be_bytes([NOP, NOP, SACK_PERMITTED, 2]);
+    let Some(w) = frame.window::<12>(start) else {
+        return false;
+    };
+    let scale = w.be32::<4>();
+    if w.be16::<0>() != MSS_KIND || scale >> 8 != SCALE_KIND || w.be32::<8>() != SACK {
+        return false;
+    }
+    sink.mss(w.be16::<2>());
+    sink.window_scale(clamp_scale(scale as u8));
+    sink.sack_permitted();
+    true
+}
+
+/// What macOS and iOS send on a SYN: MSS, NOP, window scale, two NOPs, timestamps,
+/// SACK-permitted, two ENDs.
+#[inline(always)]
+fn apple_syn<B: Bytes + ?Sized, S: Sink>(frame: &B, start: usize, sink: &mut S) -> bool {
+    const TS: u32 = u32::from_be_bytes([NOP, NOP, TIMESTAMPS, 10]);
+    const SACK: u32 = u32::from_be_bytes([SACK_PERMITTED, 2, END, END]);
+    let Some(w) = frame.window::<24>(start) else {
+        return false;
+    };
+    let scale = w.be32::<4>();
+    let scale_there = scale >> 8 == SCALE_KIND;
+    if w.be16::<0>() != MSS_KIND || !scale_there || w.be32::<8>() != TS || w.be32::<20>() != SACK {
+        return false;
+    }
+    sink.mss(w.be16::<2>());
+    sink.window_scale(clamp_scale(scale as u8));
+    sink.sack_permitted();
+    sink.timestamps(Timestamps {
+        val: w.be32::<12>(),
+        ecr: w.be32::<16>(),
+    });
+    true
+}
+
+/// Kind and length of MSS.
+const MSS_KIND: u16 = u16::from_be_bytes([MSS, 4]);
+/// A NOP, and kind and length of window scale.
+const SCALE_KIND: u32 = u32::from_be_bytes([0, NOP, WINDOW_SCALE, 3]);
 
 /// `NOP NOP timestamps`, the layout of RFC 7323 appendix A.
 #[inline(always)]

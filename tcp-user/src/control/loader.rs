@@ -5,11 +5,11 @@
 
 use super::attached;
 use super::config::{self, OnInvalidAck, RequireTimestamps};
+use super::flows::Flows;
 use super::listen::{Listen, Place, Policy};
 use super::netlink::{self, Hook};
 use super::sources::Sources;
 use crate::dataplane::nic::Nic;
-use crate::dataplane::worker::FlowTable;
 use crate::proto;
 use aya::maps::lpm_trie::{Key as Prefix, LpmTrie};
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap};
@@ -23,9 +23,9 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
-use tcp_common::abi::{self, Flow, Limits, ListenKey, Secrets, flag, port};
+use tcp_common::abi::{self, Limits, ListenKey, Secrets, flag, port};
 use tcp_common::counters::{self, Counter};
-use tcp_common::flow::{Addr, FlowKey};
+use tcp_common::flow::Addr;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcp-ebpf"));
 
@@ -171,7 +171,8 @@ impl Program {
                 mss_v6: engine.mtu.saturating_sub(60),
                 window_scale: engine.window_scale,
                 hop_limit: engine.hop_limit,
-                reserved: 0,
+                own_v4: 0,
+                own_v6: Addr::default(),
                 limits: Limits {
                     syn_ack_interval: interval(config.xdp.syn_ack_rate),
                     rst_interval: interval(config.xdp.rst_rate),
@@ -348,6 +349,11 @@ impl Program {
             return Ok(false);
         }
         let before = std::mem::take(&mut self.addresses);
+        // The program is told one of each family by itself: it looks there first.
+        let least = |v4| now.iter().filter(|ip| ip.is_ipv4() == v4).min();
+        self.config.own_v4 = least(true).map_or(0, |ip| Addr::from(*ip).0[3]);
+        self.config.own_v6 = least(false).map_or(Addr::default(), |ip| Addr::from(*ip));
+        self.write_config()?;
         let mut map = BpfMap::<_, Addr, u32>::try_from(self.map(abi::ADDRS)?)
             .map_err(|e| explain("set the served addresses", &e))?;
         for gone in before.difference(&now) {
@@ -417,9 +423,15 @@ impl Program {
 
     /// A handle on the flow table.
     pub fn flows(&self) -> Result<Flows, Error> {
-        BpfMap::try_from(self.second(abi::FLOWS)?)
-            .map(Flows)
-            .map_err(|e| explain("open the flow table", &e))
+        let step = "open the flow table";
+        let table = BpfMap::try_from(self.second(abi::FLOWS)?).map_err(|e| explain(step, &e))?;
+        let Some(Map::Array(filter)) = self.ebpf.map(abi::FLOW_FILTER) else {
+            return Err(Error::Other {
+                step,
+                reason: format!("the XDP program has no {}", abi::FLOW_FILTER),
+            });
+        };
+        Flows::new(table, filter.fd().as_fd()).map_err(|e| explain(step, &e))
     }
 
     fn map(&mut self, name: &str) -> Result<&mut Map, Error> {
@@ -484,42 +496,8 @@ impl Counters {
     }
 }
 
-/// The flow table of the XDP program.
-pub struct Flows(BpfMap<MapData, FlowKey, Flow>);
-
-impl FlowTable for Flows {
-    fn queue(&self, flow: &FlowKey) -> Option<u32> {
-        self.0.get(flow, 0).ok().map(|flow| flow.queue)
-    }
-
-    fn remove(&mut self, flow: &FlowKey) {
-        match self.0.remove(flow) {
-            Ok(()) | Err(MapError::KeyNotFound) => {}
-            Err(error) if errno(&error) == Some(libc::ENOENT) => {}
-            Err(error) => tracing::debug!(%flow, %error, "flow not removed"),
-        }
-    }
-}
-
-impl Flows {
-    /// Entries made before `created`, in [`Flow::age_unit`]s.
-    pub fn older_than(&self, created: u32) -> impl Iterator<Item = (FlowKey, Flow)> {
-        self.0
-            .iter()
-            .filter_map(Result::ok)
-            .filter(move |(_, flow)| flow.created < created)
-    }
-
-    /// Removes the entry unless it was made anew in the meantime.
-    pub fn remove_if_still(&mut self, key: &FlowKey, flow: &Flow) {
-        if self.0.get(key, 0).is_ok_and(|now| now == *flow) {
-            self.remove(key);
-        }
-    }
-}
-
 /// The system's error number, wherever it is in the chain.
-fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(number) = error

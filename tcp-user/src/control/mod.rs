@@ -6,6 +6,7 @@ pub mod attack;
 pub mod client;
 pub mod config;
 pub mod doctor;
+pub mod flows;
 pub mod ladder;
 pub mod listen;
 pub mod loader;

@@ -4,7 +4,7 @@
 //! way to the worker (RX ring full, bad payload checksum) nobody in userspace ever
 //! heard of it. Such entries are found by age.
 
-use super::loader::Flows;
+use super::flows::Flows;
 use crate::dataplane::worker::{Command, Commands, clock};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};

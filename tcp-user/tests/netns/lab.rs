@@ -1,12 +1,12 @@
 //! Two namespaces, a wire, and the server in one of them.
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
-use tcp_common::abi::{self, Flow};
+use tcp_common::abi::{self, FilterBlock, Flow};
 use tcp_common::flow::FlowKey;
 use xtask::netns::{Namespace, VethEnd, VethPair};
 
@@ -228,20 +228,32 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Entries of the `FLOWS` map.
+    /// Entries of the `FLOWS` map; the filter in front of it must have counted as many.
     pub fn flows(&self) -> usize {
         let maps = std::fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
-        let ids = maps.filter_map(|entry| {
-            let info = std::fs::read_to_string(entry.unwrap().path()).ok()?;
-            let id = info.lines().find_map(|l| l.strip_prefix("map_id:"))?;
-            id.trim().parse().ok()
-        });
-        let flows = ids
-            .map(|id| MapData::from_id(id).unwrap())
-            .find(|map| map.info().unwrap().name_as_str() == Some(abi::FLOWS))
-            .expect("the server holds the map");
-        let flows: HashMap<_, FlowKey, Flow> = Map::HashMap(flows).try_into().unwrap();
-        flows.keys().map(Result::unwrap).count()
+        let ids: Vec<u32> = maps
+            .filter_map(|entry| {
+                let info = std::fs::read_to_string(entry.unwrap().path()).ok()?;
+                let id = info.lines().find_map(|l| l.strip_prefix("map_id:"))?;
+                id.trim().parse().ok()
+            })
+            .collect();
+        let map = |name| {
+            ids.iter()
+                .map(|id| MapData::from_id(*id).unwrap())
+                .find(|map| map.info().unwrap().name_as_str() == Some(name))
+                .expect("the server holds the map")
+        };
+        let flows = Map::HashMap(map(abi::FLOWS));
+        let flows: HashMap<_, FlowKey, Flow> = flows.try_into().unwrap();
+        let flows = flows.keys().map(Result::unwrap).count();
+        let filter = Map::Array(map(abi::FLOW_FILTER));
+        let filter: Array<_, FilterBlock> = filter.try_into().unwrap();
+        let counts = filter
+            .iter()
+            .map(|block| block.unwrap().iter().sum::<u32>());
+        assert_eq!(counts.sum::<u32>() as usize, flows, "the flow filter");
+        flows
     }
 
     /// `stats --json` of this server.

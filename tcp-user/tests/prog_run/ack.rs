@@ -171,7 +171,7 @@ fn invalid_acks_are_dropped_if_the_operator_says_so() {
 #[ignore = "needs root"]
 fn a_full_flow_table_refuses_with_its_own_counter() {
     let mut program = Program::load();
-    let mut full = None;
+    let (mut full, mut entered) = (None, 0);
     // The table has 16 entries here; per-CPU free lists may hide some.
     for port in 1..2000u16 {
         let from = format!("192.0.2.99:{port}");
@@ -182,8 +182,16 @@ fn a_full_flow_table_refuses_with_its_own_counter() {
             full = Some(counter);
             break;
         }
+        entered += 1;
+        // Known now, and also to the filter that SYNs are held against.
+        assert_eq!(program.counter(&syn.build()), SENT_UP);
     }
     assert_eq!(full, Some(Counter::RstFlowTableFull));
+    assert_eq!(
+        program.filtered(),
+        entered,
+        "the refused flow is not counted"
+    );
 }
 
 #[test]

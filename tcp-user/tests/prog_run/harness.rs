@@ -4,7 +4,9 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use std::net::{IpAddr, SocketAddr};
-use tcp_common::abi::{self, Config, Flow, Limits, ListenKey, Secrets, policy, port};
+use tcp_common::abi::{
+    self, Config, FILTER_BLOCK, FilterBlock, Flow, Limits, ListenKey, Secrets, policy, port,
+};
 use tcp_common::cookie::Key;
 use tcp_common::counters::{COUNT, Counter};
 use tcp_common::flow::{Addr, FlowKey};
@@ -25,7 +27,8 @@ pub const CONFIG: Config = Config {
     mss_v6: 1440,
     window_scale: 7,
     hop_limit: 64,
-    reserved: 0,
+    own_v4: 0,
+    own_v6: Addr([0; 4]),
     limits: Limits {
         syn_ack_interval: 0,
         rst_interval: 0,
@@ -138,6 +141,21 @@ impl Program {
     pub fn add_flow(&mut self, flow: FlowKey) {
         let mut flows: HashMap<_, FlowKey, Flow> = self.map(abi::FLOWS).try_into().unwrap();
         flows.insert(flow, Flow::default(), 0).unwrap();
+        let slot = flow.filter_slot();
+        let mut filter = self.array::<FilterBlock>(abi::FLOW_FILTER);
+        let index = (slot / FILTER_BLOCK) as u32;
+        let mut block = filter.get(&index, 0).unwrap();
+        block[slot % FILTER_BLOCK] += 1;
+        filter.set(index, block, 0).unwrap();
+    }
+
+    /// Sum of the flow filter's counts.
+    pub fn filtered(&mut self) -> u32 {
+        let filter = self.array::<FilterBlock>(abi::FLOW_FILTER);
+        filter
+            .iter()
+            .map(|block| block.unwrap().iter().sum::<u32>())
+            .sum()
     }
 
     pub fn has_flow(&mut self, flow: FlowKey) -> bool {

@@ -27,6 +27,39 @@ fn an_observed_listen_passes_and_counts_what_it_would_have_answered() {
 
 #[test]
 #[ignore = "needs root"]
+fn the_address_in_the_configuration_needs_no_entry_and_zero_is_none() {
+    let mut program = Program::load();
+    let (v4, v6) = ("192.0.2.7:80", "[2001:db8::7]:80");
+    for (from, to) in [
+        (CLIENT4, v4),
+        (CLIENT6, v6),
+        (CLIENT4, "0.0.0.0:80"),
+        (CLIENT6, "[::]:80"),
+    ] {
+        let syn = Spec::syn(from, to).build();
+        assert_eq!(program.counter(&syn), Counter::PassNotServed, "{to}");
+    }
+    let own = flow(v4, v4).local;
+    program.configure(Config {
+        own_v4: own.0[3],
+        own_v6: flow(v6, v6).local,
+        ..CONFIG
+    });
+    for (from, to) in [
+        (CLIENT4, v4),
+        (CLIENT6, v6),
+        (CLIENT4, SERVER4),
+        (CLIENT6, SERVER6),
+    ] {
+        let syn = Spec::syn(from, to).build();
+        assert_eq!(program.counter(&syn), Counter::SynAck, "{to}");
+    }
+    let other = Spec::syn(CLIENT4, "192.0.2.8:80").build();
+    assert_eq!(program.counter(&other), Counter::PassNotServed);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn the_longest_prefix_decides_who_may_connect() {
     let mut program = Program::load();
     program.set_flags(flag::CHECK_SOURCES);

@@ -197,6 +197,20 @@ fn a_syn_to_a_known_flow_goes_to_userspace_and_gets_no_cookie() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_syn_that_only_shares_a_known_flows_slot_is_answered() {
+    let mut program = Program::load();
+    let known = flow(CLIENT4, SERVER4);
+    program.add_flow(known);
+    let other = (1..=u16::MAX)
+        .map(|port| format!("192.0.2.98:{port}"))
+        .find(|from| flow(from, SERVER4).filter_slot() == known.filter_slot())
+        .unwrap();
+    let out = program.run(&Spec::syn(&other, SERVER4).build());
+    assert_eq!(out.counter, Counter::SynAck);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn ecn_is_agreed_to_only_with_timestamps_and_when_configured() {
     let mut program = Program::load();
     let mut syn = Spec::syn(CLIENT4, SERVER4);

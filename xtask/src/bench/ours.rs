@@ -50,6 +50,8 @@ impl Program {
             mss_v6: 1440,
             window_scale: 7,
             hop_limit: 64,
+            own_v4: Addr::from(IpAddr::from(ADDRESS4)).0[3],
+            own_v6: Addr::from(IpAddr::from(ADDRESS6)),
             ..Config::default()
         };
         program.array(abi::CONFIG)?.set(0, config, 0)?;

@@ -22,13 +22,26 @@ fn the_options_of_a_linux_syn_are_read_by_the_fast_path() {
 }
 
 #[test]
-fn the_options_of_a_windows_syn_are_read_by_the_loop() {
+fn the_options_of_a_windows_syn_are_read_by_the_fast_path() {
     let o = parse_all(&[2, 4, 5, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2]).expect("well-formed");
     assert_eq!(
         (o.mss, o.window_scale, o.sack_permitted),
         (Some(1460), Some(8), true)
     );
     assert_eq!(o.timestamps, None);
+}
+
+#[test]
+fn the_options_of_an_apple_syn_are_read_by_the_fast_path() {
+    let octets = [
+        2, 4, 5, 0xb4, 1, 3, 3, 6, 1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 0, 4, 2, 0, 0,
+    ];
+    let o = parse_all(&octets).expect("well-formed");
+    assert_eq!(
+        (o.mss, o.window_scale, o.sack_permitted),
+        (Some(1460), Some(6), true)
+    );
+    assert_eq!(o.timestamps, Some(Timestamps { val: 7, ecr: 0 }));
 }
 
 #[test]
@@ -91,7 +104,52 @@ fn sack_blocks_are_located() {
     );
 }
 
+/// The layouts of the fast path, with an octet changed now and then.
+fn nearly_common() -> impl Strategy<Value = Vec<u8>> {
+    const LAYOUTS: &[&[u8]] = &[
+        &[],
+        &[1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[2, 4, 0, 0, 1, 3, 3, 0, 1, 1, 4, 2],
+        &[2, 4, 0, 0, 4, 2, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 1, 3, 3, 0],
+        &[
+            2, 4, 0, 0, 1, 3, 3, 0, 1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 4, 2, 0, 0,
+        ],
+    ];
+    let values = (any::<[u8; 24]>(), any::<[bool; 24]>());
+    let change = prop_oneof![Just(None), (0..24_usize, any::<u8>()).prop_map(Some)];
+    (proptest::sample::select(LAYOUTS), values, change).prop_map(
+        |(layout, (random, which), change)| {
+            let mut octets = layout.to_vec();
+            for (i, octet) in octets.iter_mut().enumerate() {
+                if *octet == 0 && which[i] {
+                    *octet = random[i];
+                }
+                if let Some((at, value)) = change
+                    && at == i
+                {
+                    *octet = value;
+                }
+            }
+            octets
+        },
+    )
+}
+
 proptest! {
+    #[test]
+    fn the_fast_path_reads_what_the_loop_reads(octets in nearly_common()) {
+        let mut header = vec![0; HEADER];
+        header.extend(&octets);
+        let (mut fast, mut slow) = (Options::default(), Options::default());
+        let walked = walk(&header[..], HEADER, header.len(), &mut slow);
+        if common(&header[..], HEADER, octets.len(), &mut fast) {
+            prop_assert_eq!(walked, Ok(()));
+            prop_assert_eq!(fast, slow);
+        } else {
+            prop_assert_eq!(fast, Options::default());
+        }
+    }
+
     #[test]
     fn no_octets_make_the_parser_panic(octets in proptest::collection::vec(any::<u8>(), 0..=40)) {
         let _ = parse_all(&octets);
