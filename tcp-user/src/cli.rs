@@ -31,6 +31,9 @@ pub enum Command {
     /// Show what a running server serves, or change how
     #[command(subcommand)]
     Listen(ListenCommand),
+    /// Check a configuration file, print the default one, or let a running server read its own again
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Make a secret for cookies, compare it, or replace that of a running server
     #[command(subcommand)]
     Secret(SecretCommand),
@@ -81,6 +84,23 @@ pub enum ListenCommand {
     },
 }
 
+/// `tcp-user config`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether a file is right; what is not is named with file, line and key
+    Check {
+        /// The file
+        file: PathBuf,
+        /// Set a key on top, as `run` would. Repeatable
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
+    /// Print a file with every key, its documentation and its default
+    Default,
+    /// Let a running server read its configuration again, as SIGHUP does
+    Reload(Client),
+}
+
 /// `tcp-user secret`
 #[derive(Debug, Subcommand)]
 pub enum SecretCommand {
@@ -127,8 +147,13 @@ pub struct Run {
     pub replace: bool,
     /// What to serve: ADDR is an IPv4 address, an [IPv6] address or * for every address
     /// of the interface, PORT a port or a range (1000-2000); APP is echo, discard, chargen
-    /// or http; POLICY is cookie (default), observe or off. Repeatable
-    #[arg(long, value_name = "ADDR:PORT=APP[@POLICY]", required = true)]
+    /// or http; POLICY is cookie (default), observe or off. Repeatable; those of the
+    /// configuration file are served, too
+    #[arg(
+        long,
+        value_name = "ADDR:PORT=APP[@POLICY]",
+        required_unless_present = "config"
+    )]
     pub listen: Vec<Listen>,
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]

@@ -3,12 +3,12 @@
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::Duration;
-use tcp_user::cli::{self, Cli, Command, ListenCommand, SecretCommand};
+use tcp_user::cli::{self, Cli, Command, ConfigCommand, ListenCommand, SecretCommand};
 use tcp_user::control::client::{self, Output};
-use tcp_user::control::config::Config;
+use tcp_user::control::config::{self, Config};
 use tcp_user::control::records::{Request, SecretInfo};
 use tcp_user::control::secrets::Master;
-use tcp_user::control::{self, doctor, listen};
+use tcp_user::control::{self, doctor};
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
@@ -43,13 +43,16 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(u8::from(!healthy)));
         }
         Command::Run(run) => {
-            listen::check(&run.listen)?;
-            let config = Config::load(run.config.as_deref(), &run.set)?;
+            let origin = config::Origin {
+                file: run.config,
+                assignments: run.set,
+                listens: run.listen,
+            };
             control::run(control::Options {
                 interface: run.iface,
                 mode: run.mode,
-                listens: run.listen,
-                config,
+                config: origin.load()?,
+                origin,
                 replace: run.replace,
                 control: run.control,
                 trace: run.trace,
@@ -76,6 +79,21 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             let place = place.to_string();
             ask(&client, &Request::Policy { place, policy }, false)
         }
+        Command::Config(ConfigCommand::Check { file, set }) => {
+            let found = Config::check_file(&file, &set)?;
+            println!(
+                "{}: ok, {} keys, {} listens",
+                file.display(),
+                found.keys,
+                found.listens
+            );
+            Ok(())
+        }
+        Command::Config(ConfigCommand::Default) => {
+            print!("{}", config::default_text());
+            Ok(())
+        }
+        Command::Config(ConfigCommand::Reload(c)) => ask(&c, &Request::Reload, false),
         Command::Secret(SecretCommand::New { file }) => {
             let master = Master::random()?;
             master.create(&file)?;

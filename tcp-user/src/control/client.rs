@@ -2,7 +2,9 @@
 //! control socket prints.
 
 use super::ladder::Ladder;
-use super::records::{Connection, ListenInfo, Refusal, Request, SecretInfo, Segment, Stats};
+use super::records::{
+    Connection, ListenInfo, Refusal, Reloaded, Request, SecretInfo, Segment, Stats,
+};
 use super::server::{self, DIRECTORY};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -102,6 +104,10 @@ pub fn run(control: Option<&Path>, request: &Request, output: Output) -> Result<
                 listens(&serde_json::from_str::<Vec<_>>(&line)?)
             }
             Request::Secret | Request::Rotate => secret(&serde_json::from_str(&line)?),
+            Request::Reload => {
+                let reloaded: Reloaded = serde_json::from_str(&line)?;
+                format!("{reloaded}\n")
+            }
             Request::Trace => line,
         }
     };

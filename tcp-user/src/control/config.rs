@@ -4,17 +4,29 @@
 //! with a unit (`"200ms"`, `"30s"`, `"2m"`); a bare number means seconds. Sizes are
 //! octets.
 
+mod load;
+mod reload;
+mod text;
+
+pub use load::{Checked, Origin};
+pub use reload::{Changes, LIVE};
+pub use text::default_text;
+
+use super::listen::Listen;
 use super::sources::{self, Prefix, Sources};
 use crate::proto;
-use serde::{Deserialize, Deserializer};
-use std::fmt;
-use std::path::{Path, PathBuf};
+use documented::DocumentedFields;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The whole configuration.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// `listen`, list of `ADDR:PORT=APP[@POLICY]`, default empty: what is served, as with
+    /// `--listen`, whose listens come on top.
+    pub listen: Vec<Listen>,
     /// `tcp.*`: the engine.
     pub tcp: Tcp,
     /// `cookie.*`: the handshake.
@@ -26,20 +38,20 @@ pub struct Config {
 }
 
 /// `tcp.*`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tcp {
     /// `tcp.msl`, duration, default `"30s"`: maximum segment lifetime. TIME-WAIT lasts
     /// twice as long (RFC 9293 §3.4.2).
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "duration")]
     pub msl: Duration,
     /// `tcp.rto_min`, duration, default `"200ms"`: lower bound of the retransmission
     /// timeout (RFC 6298 §2.4 says 1 s; every system in use goes lower).
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "duration")]
     pub rto_min: Duration,
     /// `tcp.keepalive`, duration, default `"0s"` (off): idle time before the first
     /// keepalive probe (RFC 9293 §3.8.4).
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "duration")]
     pub keepalive: Duration,
     /// `tcp.congestion`, default `"cubic"`: congestion control, `"cubic"` (RFC 9438) or
     /// `"reno"` (RFC 5681, RFC 6582).
@@ -56,7 +68,7 @@ pub struct Tcp {
     pub memory: usize,
     /// `tcp.keepalive_interval`, duration, default `"75s"`: time between keepalive probes;
     /// nine without an answer end the connection.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "duration")]
     pub keepalive_interval: Duration,
     /// `tcp.max_retries`, count, default 15: retransmissions in a row without an answer
     /// before a connection ends, R2 of RFC 9293 §3.8.3. 15 take over 7 minutes. Between
@@ -64,7 +76,7 @@ pub struct Tcp {
     pub max_retries: u8,
     /// `tcp.fin_timeout`, duration, default `"60s"`: how long FIN-WAIT-2 lasts where
     /// nobody reads any more.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "duration")]
     pub fin_timeout: Duration,
     /// `tcp.ecn`, default `true`: explicit congestion notification (RFC 3168) for clients
     /// that offer it together with timestamps.
@@ -94,7 +106,7 @@ impl Default for Tcp {
 }
 
 /// Values of `tcp.congestion`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Congestion {
     /// CUBIC with `HyStart++` (RFC 9438, RFC 9406).
@@ -104,13 +116,13 @@ pub enum Congestion {
 }
 
 /// `cookie.*`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cookie {
-    /// `cookie.slot`, seconds, default 64: how long one key makes cookies. It then
+    /// `cookie.slot`, duration in whole seconds, default `"64s"`: how long one key makes cookies. It then
     /// still accepts them for another slot. Slots are counted along the wall clock with
     /// `cookie.secret_file`, else along `CLOCK_BOOTTIME`. Between 1 and 86400.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "duration")]
     pub slot: Duration,
     /// `cookie.secret_file`, path, default none: a file with the 128-bit master secret,
     /// as 32 hexadecimal digits or as 16 octets, readable by its owner only
@@ -140,7 +152,7 @@ impl Default for Cookie {
 }
 
 /// Values of `cookie.require_timestamps`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RequireTimestamps {
     /// Serve every client.
@@ -153,7 +165,7 @@ pub enum RequireTimestamps {
 }
 
 /// `xdp.*`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Xdp {
     /// `xdp.on_invalid_ack`, default `"rst"`: what a segment without a connection and
@@ -203,7 +215,7 @@ impl Default for Xdp {
 }
 
 /// Values of `xdp.on_invalid_ack`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnInvalidAck {
     /// Answer RST (RFC 9293 §3.10.7.1).
@@ -213,12 +225,12 @@ pub enum OnInvalidAck {
 }
 
 /// `shutdown.*`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
     /// `shutdown.grace`, duration, default `"5s"`: how long connections may go on after
     /// SIGINT or SIGTERM before they get an RST.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "duration")]
     pub grace: Duration,
 }
 
@@ -234,7 +246,7 @@ impl Default for Shutdown {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("--config {}: {error}", path.display())]
+    #[error("{}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -242,11 +254,13 @@ pub enum Error {
         error: std::io::Error,
     },
     /// The file is not what it should be.
-    #[error("--config {}: {message}", path.display())]
+    #[error("{}: line {line}: {message}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Line and reason.
+        /// Counted from 1.
+        line: usize,
+        /// Key and reason.
         message: String,
     },
     /// `--set` is not `key=value`.
@@ -271,45 +285,6 @@ pub enum Error {
 }
 
 impl Config {
-    /// Reads the file, if any, and applies the assignments in their order.
-    pub fn load(file: Option<&Path>, assignments: &[String]) -> Result<Self, Error> {
-        let mut table = toml::Table::new();
-        if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|error| Error::File {
-                path: path.to_owned(),
-                error,
-            })?;
-            let syntax = |error: &toml::de::Error| Error::Syntax {
-                path: path.to_owned(),
-                message: one_line(error, Some(&text)),
-            };
-            table = text.parse().map_err(|e| syntax(&e))?;
-            // Parsed from the text as well, for the line number.
-            toml::from_str::<Self>(&text).map_err(|e| syntax(&e))?;
-        }
-        for assignment in assignments {
-            let (key, value) = assignment
-                .split_once('=')
-                .ok_or_else(|| Error::NotAnAssignment(assignment.clone()))?;
-            let refuse = |message: String| Error::Assignment {
-                assignment: assignment.clone(),
-                message,
-            };
-            set(&mut table, key.trim(), value.trim()).map_err(refuse)?;
-            Self::from_table(&table).map_err(|e| refuse(one_line(&e, None)))?;
-        }
-        let config = Self::from_table(&table).map_err(|e| Error::Range {
-            key: "configuration",
-            message: one_line(&e, None),
-        })?;
-        config.check()?;
-        Ok(config)
-    }
-
-    fn from_table(table: &toml::Table) -> Result<Self, toml::de::Error> {
-        Self::deserialize(toml::Value::Table(table.clone()))
-    }
-
     fn check(&self) -> Result<(), Error> {
         let range = |key, ok: bool, message: &str| {
             if ok {
@@ -424,155 +399,49 @@ fn window_scale(recv_buffer: usize) -> u8 {
         .unwrap_or(14)
 }
 
-/// Puts a dotted key into the table. What does not read as a TOML value is text.
-fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
-    let (section, name) = key
-        .split_once('.')
-        .ok_or_else(|| format!("unknown key `{key}`"))?;
-    let value = format!("v = {value}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    table
-        .entry(section)
-        .or_insert_with(|| toml::Value::Table(toml::Table::new()))
-        .as_table_mut()
-        .ok_or_else(|| format!("`{section}` is not a section"))?
-        .insert(name.to_owned(), value);
-    Ok(())
-}
+/// Durations as text with a unit.
+mod duration {
+    use serde::{Deserializer, Serializer};
+    use std::fmt;
+    use std::time::Duration;
 
-/// A TOML error in one line, with the line number where the text is at hand.
-fn one_line(error: &toml::de::Error, text: Option<&str>) -> String {
-    let message = error.message().replace('\n', ", ");
-    match (text, error.span()) {
-        (Some(text), Some(span)) => {
-            let line = text
-                .get(..span.start)
-                .map_or(1, |head| head.matches('\n').count() + 1);
-            format!("line {line}: {message}")
-        }
-        _ => message,
-    }
-}
-
-/// Accepts `"1m 30s"`, a whole number of seconds or a fraction of them.
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    struct Visitor;
-    impl serde::de::Visitor<'_> for Visitor {
-        type Value = Duration;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a duration such as \"200ms\" or \"30s\"")
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Duration, E> {
-            humantime::parse_duration(text)
-                .map_err(|e| E::custom(format!("\"{text}\" is no duration ({e})")))
-        }
-
-        fn visit_i64<E: serde::de::Error>(self, seconds: i64) -> Result<Duration, E> {
-            u64::try_from(seconds)
-                .map(Duration::from_secs)
-                .map_err(|_| E::custom("a duration is not negative"))
-        }
-
-        fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Duration, E> {
-            Duration::try_from_secs_f64(seconds).map_err(E::custom)
+    /// `"90s"` or `"200ms"`; parts of a millisecond as well.
+    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        match (value.subsec_nanos(), value.subsec_micros() % 1000) {
+            (0, _) => to.collect_str(&format_args!("{}s", value.as_secs())),
+            (_, 0) => to.collect_str(&format_args!("{}ms", value.as_millis())),
+            _ => to.collect_str(&humantime::format_duration(*value)),
         }
     }
-    deserializer.deserialize_any(Visitor)
+
+    /// Accepts `"1m 30s"`, a whole number of seconds or a fraction of them.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Duration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as \"200ms\" or \"30s\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Duration, E> {
+                humantime::parse_duration(text)
+                    .map_err(|e| E::custom(format!("\"{text}\" is no duration ({e})")))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, seconds: i64) -> Result<Duration, E> {
+                u64::try_from(seconds)
+                    .map(Duration::from_secs)
+                    .map_err(|_| E::custom("a duration is not negative"))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Duration, E> {
+                Duration::try_from_secs_f64(seconds).map_err(E::custom)
+            }
+        }
+        from.deserialize_any(Visitor)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(assignments: &[&str]) -> Result<Config, Error> {
-        let list: Vec<String> = assignments.iter().map(|s| (*s).to_owned()).collect();
-        Config::load(None, &list)
-    }
-
-    #[test]
-    fn defaults_stand_without_a_file() {
-        assert_eq!(
-            Config::load(None, &[]).expect("defaults"),
-            Config::default()
-        );
-    }
-
-    #[test]
-    fn assignments_of_each_kind() {
-        let c = set(&[
-            "tcp.msl=500ms",
-            "cookie.slot=10",
-            "tcp.max_connections=7",
-            "xdp.on_invalid_ack=drop",
-            "shutdown.grace=\"1m 5s\"",
-            "tcp.rto_min=0.25",
-            "cookie.secret_file=/etc/key",
-            "cookie.require_timestamps=under-attack",
-            "xdp.allow=10.0.0.0/8, fd00::/8",
-            r#"xdp.deny=["10.1.0.0/16"]"#,
-            "xdp.syn_ack_rate=100",
-        ])
-        .expect("all valid");
-        assert_eq!(c.tcp.msl, Duration::from_millis(500));
-        assert_eq!(c.cookie.slot, Duration::from_secs(10));
-        assert_eq!(c.tcp.max_connections, 7);
-        assert_eq!(c.xdp.on_invalid_ack, OnInvalidAck::Drop);
-        assert_eq!(c.shutdown.grace, Duration::from_secs(65));
-        assert_eq!(c.cookie.require_timestamps, RequireTimestamps::UnderAttack);
-        assert_eq!((c.xdp.allow.len(), c.xdp.deny.len()), (2, 1));
-        assert_eq!((c.xdp.syn_ack_rate, c.xdp.rst_rate), (100, 0));
-        assert_eq!(c.tcp.rto_min, Duration::from_millis(250));
-        assert_eq!(c.cookie.secret_file, Some(PathBuf::from("/etc/key")));
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_in_one_line() {
-        for (bad, names) in [
-            ("tcp.mls=1s", "mls"),
-            ("nope.msl=1s", "nope"),
-            ("msl=1s", "msl"),
-            ("tcp.msl", "key=value"),
-            ("tcp.msl=fast", "fast"),
-            ("tcp.congestion=bbr", "bbr"),
-            ("cookie.slot=0", "cookie.slot"),
-            ("tcp.max_connections=-1", "max_connections"),
-            ("tcp.recv_buffer=1", "tcp.recv_buffer"),
-            ("xdp.allow=10.0.0.0/33", "10.0.0.0/33"),
-            ("xdp.deny=[1]", "list of prefixes"),
-            ("xdp.rst_rate=5001", "xdp.rst_rate"),
-            ("cookie.attack_rate=0", "cookie.attack_rate"),
-        ] {
-            let message = set(&[bad]).expect_err(bad).to_string();
-            assert!(message.contains(names), "{bad}: {message}");
-            assert!(!message.contains('\n'), "{bad}: {message}");
-        }
-    }
-
-    #[test]
-    fn a_file_names_the_line() {
-        let dir = std::env::temp_dir().join(format!("tcp-xdp-config-{}", std::process::id()));
-        std::fs::write(&dir, "[tcp]\nmsl = \"1s\"\nwrong = 3\n").expect("temporary file");
-        let message = Config::load(Some(&dir), &[])
-            .expect_err("unknown key")
-            .to_string();
-        std::fs::remove_file(&dir).expect("temporary file");
-        assert!(
-            message.contains("line 3") && message.contains("wrong"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn the_window_covers_the_buffer() {
-        assert_eq!(window_scale(4096), 0);
-        assert_eq!(window_scale(65_535), 0);
-        assert_eq!(window_scale(65_536), 1);
-        assert_eq!(window_scale(1 << 20), 5);
-        assert_eq!(window_scale(1 << 30), 14);
-    }
-}
+mod tests;

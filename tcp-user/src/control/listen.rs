@@ -1,7 +1,7 @@
 //! `--listen ADDR:PORT[-PORT]=APP[@POLICY]`: what is served where, and how.
 
 use crate::app::App;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -206,6 +206,19 @@ impl fmt::Display for Listen {
             write!(f, "@{}", self.policy)?;
         }
         Ok(())
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        parse(&text).map_err(|reason| serde::de::Error::custom(format!("{text}: {reason}")))
     }
 }
 

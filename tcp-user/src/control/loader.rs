@@ -139,12 +139,6 @@ impl Program {
         program.load().map_err(|e| refused(&e))?;
 
         let mut flags = 0;
-        if config.xdp.on_invalid_ack == OnInvalidAck::Drop {
-            flags |= flag::DROP_INVALID;
-        }
-        if config.cookie.require_timestamps == RequireTimestamps::Always {
-            flags |= flag::REQUIRE_TIMESTAMPS;
-        }
         if engine.ecn {
             flags |= flag::ECN;
         }
@@ -161,7 +155,6 @@ impl Program {
         if sources.default_deny {
             flags |= flag::DEFAULT_DENY;
         }
-        let interval = |rate: u32| 1_000_000_000_u32.checked_div(rate).unwrap_or(0);
         let mut program = Self {
             ebpf,
             config: abi::Config {
@@ -173,19 +166,42 @@ impl Program {
                 hop_limit: engine.hop_limit,
                 own_v4: 0,
                 own_v6: Addr::default(),
-                limits: Limits {
-                    syn_ack_interval: interval(config.xdp.syn_ack_rate),
-                    rst_interval: interval(config.xdp.rst_rate),
-                },
+                limits: Limits::default(),
             },
             secrets,
             addresses: HashSet::new(),
             link: None,
         };
         program.write_sources(&sources)?;
-        program.write_config()?;
+        program.configure(config)?;
         program.write_secrets(secrets)?;
         Ok(program)
+    }
+
+    /// What may change while the program runs, see [`config::LIVE`].
+    pub fn configure(&mut self, config: &config::Config) -> Result<(), Error> {
+        let mut set = |flag: u32, on: bool| {
+            if on {
+                self.config.flags |= flag;
+            } else {
+                self.config.flags &= !flag;
+            }
+        };
+        set(
+            flag::DROP_INVALID,
+            config.xdp.on_invalid_ack == OnInvalidAck::Drop,
+        );
+        // Under attack, the watch says it again.
+        set(
+            flag::REQUIRE_TIMESTAMPS,
+            config.cookie.require_timestamps == RequireTimestamps::Always,
+        );
+        let interval = |rate: u32| 1_000_000_000_u32.checked_div(rate).unwrap_or(0);
+        self.config.limits = Limits {
+            syn_ack_interval: interval(config.xdp.syn_ack_rate),
+            rst_interval: interval(config.xdp.rst_rate),
+        };
+        self.write_config()
     }
 
     /// Attaches to the interface; the mode that came of it. With `replace`, programs

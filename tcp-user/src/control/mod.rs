@@ -13,6 +13,7 @@ pub mod loader;
 pub mod netlink;
 pub mod orders;
 pub mod records;
+mod reload;
 pub mod secrets;
 pub mod server;
 pub mod sources;
@@ -55,9 +56,9 @@ pub struct Options {
     pub interface: String,
     /// `--mode`.
     pub mode: Mode,
-    /// `--listen`, checked by [`listen::check`].
-    pub listens: Vec<Listen>,
-    /// `--config` and `--set`.
+    /// `--config`, `--set` and `--listen`.
+    pub origin: config::Origin,
+    /// What came of them; [`config::Origin::load`] has checked it.
     pub config: Config,
     /// `--replace`.
     pub replace: bool,
@@ -76,6 +77,7 @@ pub fn run(options: Options) -> Result<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGHUP);
     signals.thread_block()?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
 
@@ -86,6 +88,7 @@ pub fn run(options: Options) -> Result<()> {
 
 struct Server {
     nic: Nic,
+    origin: config::Origin,
     listens: Vec<Listen>,
     config: Config,
     program: Program,
@@ -103,13 +106,14 @@ impl Server {
         let Options {
             interface,
             mode,
-            listens,
+            origin,
             config,
             replace,
             control,
             trace,
             pcap,
         } = options;
+        let listens = config.listen.clone();
         let nic = Nic::find(&interface)
             .with_context(|| format!("--iface {interface}"))?
             .ok_or_else(|| anyhow!("--iface {interface}: no such interface"))?;
@@ -183,13 +187,7 @@ impl Server {
             hub: hub.clone(),
             desk,
         })?;
-        let attack = match config.cookie.require_timestamps {
-            RequireTimestamps::UnderAttack => Some((
-                attack::Watch::new(config.cookie.attack_rate),
-                program.counters()?,
-            )),
-            RequireTimestamps::Never | RequireTimestamps::Always => None,
-        };
+        let attack = attack_watch(&config, &program)?;
         let sweep = sweep::Sweep::new(program.flows()?, commands);
 
         program.serve(&listens)?;
@@ -204,6 +202,7 @@ impl Server {
         let _ = out.flush();
         Ok(Self {
             nic,
+            origin,
             listens,
             config,
             program,
@@ -217,14 +216,19 @@ impl Server {
         })
     }
 
-    /// Until the first signal.
+    /// Until the first signal that ends it.
     fn wait(&mut self, signals: &SignalFd) -> Result<()> {
         loop {
             // The next slot is waited for to the millisecond.
             let slot = self.rotation.remaining(Now::read());
             let timeout = TICK.min(slot + Duration::from_millis(1));
-            if is_signalled(signals, Some(&self.orders), timeout)? {
-                return Ok(());
+            match signalled(signals, Some(&self.orders), timeout)? {
+                None => {}
+                Some(Signal::SIGHUP) => match self.reload() {
+                    Ok(reloaded) => eprintln!("tcp-user: reload: {reloaded}"),
+                    Err(error) => eprintln!("tcp-user: reload: {error}"),
+                },
+                Some(_) => return Ok(()),
             }
             self.tick()?;
             while let Some(order) = self.orders.next() {
@@ -284,6 +288,9 @@ impl Server {
             }
             Order::Rotate(answer) => {
                 let _ = answer.send(self.replace_secret());
+            }
+            Order::Reload(answer) => {
+                let _ = answer.send(self.reload());
             }
         }
     }
@@ -356,7 +363,8 @@ impl Server {
                 .iter()
                 .any(|c| c.state != State::TimeWait);
             let gone = self.workers.iter().any(Worker::is_finished);
-            if !open || gone || is_signalled(signals, None, STOP_TICK)? {
+            let signal = signalled(signals, None, STOP_TICK)?;
+            if !open || gone || signal.is_some_and(|s| s != Signal::SIGHUP) {
                 break;
             }
         }
@@ -373,12 +381,26 @@ impl Server {
     }
 }
 
+/// What is under way against the server, if the configuration wants to know.
+fn attack_watch(
+    config: &Config,
+    program: &Program,
+) -> Result<Option<(attack::Watch, loader::Counters)>, loader::Error> {
+    Ok(match config.cookie.require_timestamps {
+        RequireTimestamps::UnderAttack => Some((
+            attack::Watch::new(config.cookie.attack_rate),
+            program.counters()?,
+        )),
+        RequireTimestamps::Never | RequireTimestamps::Always => None,
+    })
+}
+
 /// Waits for a signal, or for an order.
-fn is_signalled(
+fn signalled(
     signals: &SignalFd,
     orders: Option<&orders::Inbox>,
     timeout: Duration,
-) -> Result<bool> {
+) -> Result<Option<Signal>> {
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
     let fd = signals.as_fd();
     let mut fds = [
@@ -386,8 +408,10 @@ fn is_signalled(
         PollFd::new(orders.map_or(fd, AsFd::as_fd), PollFlags::POLLIN),
     ];
     match poll(&mut fds, timeout) {
-        Ok(0) | Err(nix::Error::EINTR) => Ok(false),
-        Ok(_) => Ok(signals.read_signal()?.is_some()),
+        Ok(0) | Err(nix::Error::EINTR) => Ok(None),
+        Ok(_) => Ok(signals
+            .read_signal()?
+            .and_then(|info| Signal::try_from(info.ssi_signo as i32).ok())),
         Err(e) => Err(e.into()),
     }
 }

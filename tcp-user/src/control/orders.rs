@@ -2,7 +2,7 @@
 //! thread, which alone writes to the XDP program's maps.
 
 use super::listen::{Place, Policy};
-use super::records::{ListenInfo, SecretInfo};
+use super::records::{ListenInfo, Reloaded, SecretInfo};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub enum Order {
     Secret(Answer<SecretInfo>),
     /// Reads `cookie.secret_file` again, or draws a new secret.
     Rotate(Answer<SecretInfo>),
+    /// Reads the configuration again.
+    Reload(Answer<Reloaded>),
 }
 
 /// The clients' end; clones go to the same server.

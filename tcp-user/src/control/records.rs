@@ -6,6 +6,7 @@ use crate::dataplane::worker::WorkerStats;
 use crate::proto::{ConnInfo, Direction, Disposition, TraceEvent};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use tcp_common::counters::Counter;
 use tcp_common::wire::Flags;
@@ -34,6 +35,8 @@ pub enum Request {
     /// Reads the secret file again or draws a new secret; answered with its
     /// [`SecretInfo`].
     Rotate,
+    /// Reads the configuration file again; answered with [`Reloaded`].
+    Reload,
 }
 
 /// A listen as it is now.
@@ -64,6 +67,28 @@ pub struct SecretInfo {
     pub id: String,
     /// Seconds until it makes cookies.
     pub in_s: f64,
+}
+
+/// What a reload of the configuration changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Keys that have changed.
+    pub live: Vec<String>,
+    /// Keys whose new values wait for the next start.
+    pub restart: Vec<String>,
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.live.as_slice() {
+            [] => f.write_str("nothing changes")?,
+            keys => write!(f, "changed: {}", keys.join(", "))?,
+        }
+        if !self.restart.is_empty() {
+            write!(f, "; only after a restart: {}", self.restart.join(", "))?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a request was refused.

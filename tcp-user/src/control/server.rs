@@ -145,6 +145,7 @@ fn answer(client: &UnixStream, sources: &Sources) -> io::Result<()> {
             }
             Ok(Request::Secret) => reply(client, sources.desk.order(Order::Secret))?,
             Ok(Request::Rotate) => reply(client, sources.desk.order(Order::Rotate))?,
+            Ok(Request::Reload) => reply(client, sources.desk.order(Order::Reload))?,
             Err(error) => reply::<()>(client, Err(error.to_string()))?,
         }
         line.clear();

@@ -5,7 +5,7 @@
 //! frames, a command or a timer. The clock is read once per turn.
 
 use super::{Device, DeviceStats, Transmit};
-use crate::proto::{ConnInfo, Disposition, Endpoint, Event, Instant, TraceEvent};
+use crate::proto::{Config, ConnInfo, Disposition, Endpoint, Event, Instant, TraceEvent};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::{TimeSpec, TimeValLike};
@@ -57,6 +57,8 @@ impl FlowTable for () {
 pub enum Command {
     /// New cookie keys; answers when they are in use.
     Keys(Secrets, SyncSender<()>),
+    /// A new configuration, see [`Endpoint::set_config`].
+    Configure(Box<Config>),
     /// Trace on or off.
     Trace(bool),
     /// All connections.
@@ -356,6 +358,7 @@ impl<D: Device, A: Application> Turns<D, A> {
                     self.endpoint.set_keys(keys);
                     let _ = done.try_send(());
                 }
+                Ok(Command::Configure(config)) => self.endpoint.set_config(&config),
                 Ok(Command::Trace(on)) => self.endpoint.set_trace(on),
                 Ok(Command::Connections(to)) => {
                     let _ = to.send(self.endpoint.infos(now));

@@ -7,6 +7,7 @@
 mod apps;
 mod attach;
 mod cli;
+mod config;
 mod control;
 mod flood;
 #[path = "../prog_run/frames.rs"]

@@ -189,6 +189,23 @@ impl Endpoint {
         self.keys = keys;
     }
 
+    /// Takes over what may change while connections exist: timers count from their next
+    /// use, send buffers and congestion control are those of new connections. What was
+    /// announced to clients, or shares memory out, stays.
+    pub fn set_config(&mut self, new: &Config) {
+        self.config = Config {
+            msl: new.msl,
+            rto_min: new.rto_min,
+            keepalive: new.keepalive,
+            keepalive_interval: new.keepalive_interval,
+            max_retries: new.max_retries,
+            fin_timeout: new.fin_timeout,
+            congestion: new.congestion,
+            send_buffer: new.send_buffer,
+            ..self.config.clone()
+        };
+    }
+
     /// Stops making connections, or goes on with it; those that exist are not touched.
     /// For a server that lets its connections end: SYNs get no answer, a first ACK an RST.
     pub fn set_accepting(&mut self, on: bool) {
