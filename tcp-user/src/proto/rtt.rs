@@ -95,7 +95,6 @@ impl RttEstimator {
     }
 
     /// Variation of the round-trip time; zero before the first sample.
-    #[cfg(test)]
     pub(crate) fn rttvar(&self) -> Duration {
         Duration::from_micros(self.rttvar.into())
     }

@@ -83,7 +83,6 @@ pub(crate) trait Congestion {
     fn on_idle_restart(&mut self);
 
     /// The segment size changed (path MTU).
-    #[allow(dead_code, reason = "nothing changes it yet but tests")]
     fn set_mss(&mut self, mss: u32);
 
     /// Congestion window.

@@ -7,6 +7,7 @@
 //! (RFC 8985 §7). A recovery that Eifel detection (RFC 3522) or D-SACKs (RFC 3708) find
 //! needless is undone (RFC 4015).
 
+use super::probe::Probes;
 use super::rack::{Evidence, Rack};
 use super::scoreboard::{Range, Scoreboard, Verdict};
 use super::timer::NEVER;
@@ -19,11 +20,6 @@ use tcp_common::seq::SeqNum;
 const DUP_THRESHOLD: u8 = 3;
 /// A round-trip time above this is no sample but a broken echo.
 const MAX_RTT: Duration = Duration::from_mins(2);
-/// `TLP.max_ack_delay` (RFC 8985 §7.2): how long a peer may sit on the ACK of one segment.
-const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
-/// What timers and schedulers on both sides may add to a round trip.
-const SLACK: Duration = Duration::from_millis(2);
-
 /// Which recovery is going on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Recovery {
@@ -32,15 +28,6 @@ pub(super) enum Recovery {
     Fast,
     /// After a timeout.
     Timeout,
-}
-
-/// A tail loss probe that was sent (RFC 8985 §7.1).
-#[derive(Clone, Copy, Debug)]
-struct LossProbe {
-    /// `TLP.end_seq`.
-    end: SeqNum,
-    /// `TLP.is_retrans`.
-    again: bool,
 }
 
 /// How to go back if the recovery was a mistake.
@@ -77,10 +64,8 @@ pub(super) struct Flight {
     /// When to look for losses again, or when to probe.
     pub(super) deadline: Instant,
     /// It is the reordering timer that runs (RFC 8985 §6.2 step 5).
-    reorder_timer: bool,
-    /// A tail loss probe is due.
-    pub(super) probe_due: bool,
-    probe: Option<LossProbe>,
+    pub(super) reorder_timer: bool,
+    pub(super) probes: Probes,
     /// A zero window was probed with octets of this flight.
     pub(super) window_probed: bool,
     /// The round trip ends when what follows this is acknowledged.
@@ -103,9 +88,11 @@ pub(super) struct Arrival {
 #[derive(Default)]
 struct News {
     octets: u32,
-    /// Round trips of what was sent once: the longest, and the shortest.
-    oldest: Option<Duration>,
-    newest: Option<Duration>,
+    /// Round trip of what was sent last and only once. What was sent earlier may have
+    /// waited for an ACK that was lost.
+    rtt: Option<Duration>,
+    /// Some of it was sent more than once.
+    again: bool,
     /// D-SACK (RFC 2883).
     dsack: Option<(SeqNum, SeqNum)>,
 }
@@ -125,8 +112,7 @@ impl Flight {
             force: false,
             deadline: NEVER,
             reorder_timer: false,
-            probe_due: false,
-            probe: None,
+            probes: Probes::default(),
             window_probed: false,
             round_end: una,
             undo: None,
@@ -164,15 +150,6 @@ impl Flight {
         if self.recovery == Recovery::Fast {
             self.prr.on_sent(octets);
         }
-    }
-
-    /// A tail loss probe was sent.
-    pub(super) fn on_probe(&mut self, again: bool) {
-        self.probe_due = false;
-        self.probe = Some(LossProbe {
-            end: self.board.nxt(),
-            again,
-        });
     }
 
     /// Takes the blocks of an ACK (RFC 2018 §4, RFC 2883 §4). Those that make no sense are left
@@ -256,14 +233,13 @@ impl Connection {
         if arrival.acked > 0 && self.snd.una.after(f.round_end) {
             f.round_end = self.snd.nxt;
         }
-        self.judge_probe(f, &news, seg, arrival);
-        if news.octets > 0 && !f.reorder_timer {
-            f.probe_due = false;
-            f.deadline = NEVER;
+        self.judge_probe(f, news.dsack, seg, arrival);
+        if news.octets > 0 || news.dsack.is_some() {
+            f.probes.on_answer();
             self.schedule_probe(now, f);
         }
         // A probe whose outcome is open is remembered.
-        if !f.board.is_empty() || f.probe.is_some() {
+        if !f.board.is_empty() || f.probes.is_undecided() {
             self.flight = Some(flight);
         }
     }
@@ -280,10 +256,11 @@ impl Connection {
         let reordering = &mut self.reordering;
         let mut note = |rack: &mut Rack, range: &Range| {
             news.octets += range.len();
-            if !range.again {
+            if range.again {
+                news.again = true;
+            } else {
                 let rtt = now - range.sent_at;
-                news.oldest = news.oldest.max(Some(rtt));
-                news.newest = Some(news.newest.map_or(rtt, |newest| newest.min(rtt)));
+                news.rtt = Some(news.rtt.map_or(rtt, |newest| newest.min(rtt)));
             }
             rack.on_delivered(now, range, echo, reordering);
         };
@@ -306,9 +283,9 @@ impl Connection {
         news
     }
 
-    /// RFC 6298 §3: a sample a round trip, never of what was sent twice (Karn). Where that
-    /// leaves none after a timeout, the timestamp echo says which of the copies
-    /// arrived (RFC 7323 §4.1).
+    /// RFC 6298 §3: a sample a round trip, never of what was sent twice (Karn), nor of what had
+    /// to wait for that. Where that leaves none after a timeout, the timestamp echo says
+    /// which of the copies arrived (RFC 7323 §4.1).
     fn sample_rtt(
         &mut self,
         now: Instant,
@@ -318,16 +295,20 @@ impl Connection {
         advances: bool,
     ) {
         let wanted = self.rtt.srtt().is_none() || self.rtt.is_backed_off();
-        if let Some(rtt) = news.oldest {
+        if let Some(rtt) = news.rtt.filter(|_| !news.again) {
             if wanted || (advances && self.snd.una.after(f.round_end)) {
                 self.rtt.sample(rtt);
             }
         } else if let Some(echo) = echo
             && advances
+            && wanted
         {
             let millis = now.millis().wrapping_sub(echo);
             let rtt = Duration::from_millis(u64::from(millis));
-            if rtt <= MAX_RTT && wanted {
+            if news.dsack.is_some() {
+                // The echo is that of an original, whose own ACK was lost.
+                self.rtt.reset_backoff();
+            } else if rtt <= MAX_RTT {
                 self.rtt.sample(rtt);
             }
         }
@@ -441,8 +422,7 @@ impl Connection {
         f.recovery = Recovery::Fast;
         f.recover = self.snd.nxt;
         f.prr = Prr::new(in_flight, f.unspent);
-        f.probe = None;
-        f.probe_due = false;
+        f.probes = Probes::default();
         self.congestion.on_loss(flight);
     }
 
@@ -463,52 +443,9 @@ impl Connection {
             now,
             acked,
             limited: self.cwnd_limited || f.board.lost() > 0,
-            rtt: news.newest,
+            rtt: news.rtt.filter(|_| !news.again),
             new_round: self.snd.una.after(f.round_end),
         });
-    }
-
-    /// What became of a tail loss probe (RFC 8985 §7.4.2).
-    fn judge_probe(&mut self, f: &mut Flight, news: &News, seg: &Segment<'_>, arrival: Arrival) {
-        let Some(probe) = f.probe else { return };
-        if seg.ack.before(probe.end) {
-            return;
-        }
-        if !probe.again || news.dsack.is_some_and(|(_, right)| right == probe.end) {
-            f.probe = None;
-        } else if seg.ack.after(probe.end) {
-            // It repaired a loss, which has to count as one.
-            f.probe = None;
-            if f.recovery == Recovery::None {
-                self.congestion.on_loss(arrival.flight);
-                self.congestion.on_recovered();
-            }
-        } else if arrival.acked == 0 && seg.sack.as_slice().is_empty() {
-            // Two ACKs: the original arrived as well.
-            f.probe = None;
-        }
-    }
-
-    /// Starts the probe timer where RFC 8985 §7.2 wants it.
-    pub(super) fn schedule_probe(&self, now: Instant, f: &mut Flight) {
-        if !self.sack
-            || f.recovery != Recovery::None
-            || f.board.sacked() > 0
-            || f.board.lost() > 0
-            || f.board.is_empty()
-            || f.probe.is_some()
-            || f.probe_due
-            || self.snd.wnd == 0
-        {
-            return;
-        }
-        let timeout = match self.rtt.srtt() {
-            Some(srtt) if f.board.pipe() <= u32::from(self.snd.mss) => 2 * srtt + MAX_ACK_DELAY,
-            Some(srtt) => 2 * srtt + SLACK,
-            None => Duration::from_secs(1),
-        };
-        f.deadline = (now + timeout).min(now + self.rtt.rto());
-        f.reorder_timer = false;
     }
 
     /// The timer for reordering or for a probe fired.
@@ -532,10 +469,13 @@ impl Connection {
             if lost > 0 && f.recovery == Recovery::Fast {
                 self.reduce(f, 0, false);
             }
+            self.schedule_probe(now, f);
         } else {
-            f.probe_due = true;
-            // The probe comes instead of a timeout that is due just now.
-            self.timers.retransmit = now + self.rtt.rto();
+            f.probes.due = true;
+            if f.probes_tail() {
+                // The probe comes instead of a timeout that is due just now.
+                self.timers.retransmit = now + self.rtt.rto();
+            }
         }
         self.flight = Some(flight);
     }
@@ -568,8 +508,7 @@ impl Connection {
         f.recover = self.snd.nxt;
         f.dup_acks = 0;
         f.dup_octets = 0;
-        f.probe = None;
-        f.probe_due = false;
+        f.probes = Probes::default();
         f.deadline = NEVER;
         f.reorder_timer = false;
         f.force = true;
@@ -589,8 +528,7 @@ impl Connection {
         f.board.mark_lost(|_| Verdict::Lost);
         f.dup_acks = 0;
         f.dup_octets = 0;
-        f.probe = None;
-        f.probe_due = false;
+        f.probes = Probes::default();
         f.deadline = NEVER;
         f.reorder_timer = false;
         f.force = true;

@@ -6,7 +6,7 @@
 //!
 //! - `receive`: a segment in the order of RFC 9293 §3.10.7.4
 //! - `acknowledge`: its fifth step, the ACK field
-//! - `flight`: what is in flight and loss recovery, with `scoreboard` and `rack`
+//! - `flight`: what is in flight and loss recovery, with `scoreboard`, `rack` and `probe`
 //! - `send`: what to send next, and sending it
 //! - `timer`: retransmission, persist, delayed ACK, keepalive, FIN-WAIT-2
 //! - `ecn`, `path_mtu`: what the network says
@@ -16,6 +16,7 @@ mod acknowledge;
 mod ecn;
 mod flight;
 mod path_mtu;
+mod probe;
 mod rack;
 mod receive;
 mod scoreboard;

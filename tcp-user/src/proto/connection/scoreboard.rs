@@ -115,6 +115,11 @@ impl Scoreboard {
         self.nxt.distance_from(self.una) - self.sacked - self.lost
     }
 
+    /// The first that is not acknowledged.
+    pub(super) fn first(&self) -> Option<&Range> {
+        self.ranges.front()
+    }
+
     /// What was sent last.
     pub(super) fn last(&self) -> Option<&Range> {
         self.ranges.back()

@@ -24,8 +24,8 @@ enum Kind {
     Text,
     /// Lost octets again.
     Again,
-    /// New octets, or the last ones again, as a tail loss probe.
-    TailProbe,
+    /// New octets, or the last ones or the first ones again, to make the peer speak.
+    LossProbe,
     /// A zero-window probe.
     Probe,
     Keepalive,
@@ -93,8 +93,12 @@ impl Connection {
             });
         }
         if let Some(flight) = &self.flight {
-            if flight.probe_due {
-                return self.plan_tail_probe(flight);
+            if flight.probes.due {
+                return if flight.probes_tail() {
+                    self.plan_tail_probe(flight)
+                } else {
+                    self.plan_head_probe(flight)
+                };
             }
             if let Some((start, end)) = flight.board.next_lost() {
                 let plan = self.plan_again(Kind::Again, start, end)?;
@@ -143,7 +147,7 @@ impl Connection {
         let len = unsent.min(self.text_limit()).min(room);
         if len > 0 {
             return Some(Plan {
-                kind: Kind::TailProbe,
+                kind: Kind::LossProbe,
                 seq: self.snd.nxt,
                 len,
                 fin: self.phase.has_fin() && len == unsent && room > len,
@@ -152,7 +156,13 @@ impl Connection {
         let last = flight.board.last()?;
         let fin = u32::from(in_flight > buffered);
         let most = (self.text_limit() as u32 + fin).min(last.len());
-        self.plan_again(Kind::TailProbe, last.end - most, last.end)
+        self.plan_again(Kind::LossProbe, last.end - most, last.end)
+    }
+
+    /// The first octets again, as a probe.
+    fn plan_head_probe(&self, flight: &Flight) -> Option<Plan> {
+        let first = flight.board.first()?;
+        self.plan_again(Kind::LossProbe, first.start, first.end)
     }
 
     fn plan_new(&self) -> Option<Plan> {
@@ -321,7 +331,7 @@ impl Connection {
         let len = segment.write(buf)?;
         let note = match plan.kind {
             Kind::Probe => "window probe",
-            Kind::TailProbe => "loss probe",
+            Kind::LossProbe => "loss probe",
             Kind::Keepalive => "keepalive",
             Kind::Again => "retransmission",
             Kind::Text | Kind::Ack => "",
@@ -354,6 +364,7 @@ impl Connection {
         let end = plan.seq + plan.len as u32 + u32::from(plan.fin);
         let idle = !self.is_outstanding();
         let again = plan.seq.before(self.snd.nxt);
+        let tail = self.flight.as_ref().is_some_and(|f| f.probes_tail());
         let srtt = self.rtt.srtt();
         let una = self.snd.una;
         self.bytes_out += u64::from(end.distance_from(plan.seq));
@@ -371,13 +382,13 @@ impl Connection {
         self.probe = false;
         match plan.kind {
             Kind::Probe => flight.window_probed = true,
-            Kind::TailProbe => flight.on_probe(again),
+            Kind::LossProbe => flight.on_probe(tail, again),
             Kind::Text | Kind::Again | Kind::Keepalive | Kind::Ack => {}
         }
-        if !again && plan.kind != Kind::Probe {
-            if plan.len < usize::from(self.snd.mss) {
-                self.snd.small = end;
-            }
+        if !again && plan.kind != Kind::Probe && plan.len < usize::from(self.snd.mss) {
+            self.snd.small = end;
+        }
+        if plan.kind != Kind::Probe {
             self.schedule_probe(now, &mut flight);
         }
         let pipe = flight.pipe();
@@ -395,7 +406,7 @@ impl Connection {
         // RFC 6298 §5.1; what was armed while nothing was outstanding starts now. RFC 6675 §6:
         // anew with the first segment; RFC 8985 §7.3: after a probe.
         let first = again && plan.seq == self.snd.una && plan.kind == Kind::Again;
-        if (idle && plan.kind == Kind::Text) || first || plan.kind == Kind::TailProbe {
+        if (idle && plan.kind == Kind::Text) || first || (tail && plan.kind == Kind::LossProbe) {
             self.timers.retransmit = NEVER;
         }
         self.arm_retransmit(now);

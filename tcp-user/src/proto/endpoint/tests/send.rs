@@ -423,6 +423,54 @@ fn new_data_is_the_better_probe() {
     s.expect_nothing();
 }
 
+/// RFC 9002 §6.2 rather than RFC 8985 §7.2: the last retransmission, or the one ACK of it, may be
+/// lost, too.
+#[test]
+fn recovery_is_probed_with_the_first_segment() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
+    let seg = |n: u32| 1 + n * MSS as u32;
+    s.endpoint.write(s.now, id, &[1; 7300]).expect("open");
+    assert_eq!(s.recv_all().len(), 5);
+    s.millis(20);
+    s.sack = vec![(seg(1), seg(5))];
+    s.send(1, 1, ACK, b"");
+    s.expect(seg(0), 1, ".", MSS);
+    // SRTT + 4 RTTVAR is 60 ms; the probes back off and stop before the timeout.
+    let mut times = Vec::new();
+    for ms in 0..400 {
+        for sent in s.recv_all() {
+            assert_eq!(sent, (1, 1, ".".to_string(), MSS));
+            times.push(ms);
+        }
+        s.millis(1);
+    }
+    assert_eq!(times, [62, 186, 220]);
+    let info = s.endpoint.infos(s.now)[0];
+    assert_eq!(info.cwnd, MSS as u32, "the last was a timeout");
+    s.send(1, seg(5), ACK, b"");
+    s.millis(100_000);
+    s.expect_nothing();
+}
+
+/// RFC 6298 §5.5: nothing comes between a timeout that is not answered and the next.
+#[test]
+fn a_timeout_without_an_answer_is_followed_by_no_probe() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
+    s.endpoint.write(s.now, id, b"first").expect("open");
+    s.recv_all();
+    s.millis(20);
+    s.send(1, 6, ACK, b"");
+    s.endpoint.write(s.now, id, &[1; 4380]).expect("open");
+    assert_eq!(s.recv_all().len(), 3);
+    let mut times = Vec::new();
+    for ms in 0..1500 {
+        times.extend(s.recv_all().iter().map(|sent| (ms, sent.0)));
+        s.millis(1);
+    }
+    // The tail, the head, then timeouts.
+    assert_eq!(times, [(42, 2926), (166, 6), (262, 6), (702, 6)]);
+}
+
 /// RFC 8985 §7.4: a probe that repaired the loss of the last segment is a loss,
 /// one that was not needed is none.
 #[test]
