@@ -5,9 +5,11 @@
 //! stdout, and with the figures of every round to `target/bench/NAME.json`.
 
 mod frames;
+mod goodput;
 mod ours;
 mod prog_run;
 mod report;
+mod server;
 mod syn;
 
 use std::{
@@ -29,12 +31,23 @@ pub(crate) enum Bench {
     ProgRun,
     /// SYNs answered per second and CPU per SYN, beside the kernel, and clients among the flood
     Syn,
+    /// Seconds for a transfer over a lossy path, beside the kernel's server
+    Goodput,
 }
 
 #[derive(Args)]
 pub(crate) struct Options {
     /// Measure only this
     what: Option<Bench>,
+    /// Octets of a transfer
+    #[arg(long, default_value_t = 50_000_000)]
+    octets: usize,
+    /// Losses of a transfer's path, of 1000 frames, each way
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 10, 50, 100])]
+    losses: Vec<u32>,
+    /// Transfers only from and to servers that have this in their name
+    #[arg(long)]
+    only: Option<String>,
     /// How often each row is measured
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..1000))]
     rounds: u32,
@@ -94,6 +107,10 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     }
     if wanted(Bench::Syn) {
         syn::measure(&programs, options.rounds, options.quick)?;
+    }
+    if wanted(Bench::Goodput) {
+        let (octets, only) = (options.octets, options.only.as_deref());
+        goodput::measure(&programs, options.rounds, octets, &options.losses, only)?;
     }
     Ok(())
 }

@@ -1,36 +1,25 @@
 //! Who answers.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::process::CommandExt as _,
-    },
+    os::fd::{AsFd as _, OwnedFd},
     path::Path,
-    process::{Child, Stdio},
-    sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
-use nix::{
-    sys::{
-        signal::{Signal, kill},
-        socket::{self, Backlog, Shutdown},
-    },
-    unistd::Pid,
-};
+use anyhow::{Context as _, Result};
+use nix::sys::socket::{self, Backlog, Shutdown};
 use xtask::bpf::{self, Instruction, Verdict};
 
 use super::{
-    super::Programs,
+    super::{Programs, server::Server},
     PORT,
     bed::{Bed, RESPONDER},
 };
 
-/// How long the server may take to start or to end.
+/// How long a client may be silent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,11 +71,11 @@ impl Responder {
             anyhow::Ok(Running::Raw { bed, program })
         };
         match self {
-            Self::Native => Server::start(bed, &programs.server, "native").map(Running::Server),
-            Self::Generic => Server::start(bed, &programs.server, "generic").map(Running::Server),
+            Self::Native => start(bed, &programs.server, "native").map(Running::Server),
+            Self::Generic => start(bed, &programs.server, "generic").map(Running::Server),
             Self::Against => {
                 let server = programs.against.as_ref().context("no other build")?;
-                Server::start(bed, server, "native").map(Running::Server)
+                start(bed, server, "native").map(Running::Server)
             }
             Self::Bounce => raw(&Instruction::bounce()),
             Self::Drop => raw(&Instruction::always(Verdict::Drop)),
@@ -132,57 +121,10 @@ impl Drop for Running<'_> {
     }
 }
 
-/// `tcp-user run`.
-pub(super) struct Server(Child);
-
-impl Server {
-    fn start(bed: &Bed, binary: &Path, mode: &str) -> Result<Self> {
-        let mut command = bed.responder.command(&binary.to_string_lossy());
-        command.args(["run", "--iface", &bed.responder_if, "--mode", mode]);
-        command.args(["--listen", &format!("*:{PORT}=echo")]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        // In a group of its own, so that Ctrl-C reaches it by way of this process.
-        command.process_group(0);
-        // SAFETY: between fork and exec only `prctl` is called, which is async-signal-safe.
-        unsafe {
-            command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
-        }
-        let mut child = command.spawn().context("cannot start the server")?;
-        let output = child.stdout.take();
-        let server = Self(child);
-        let mut output = BufReader::new(output.context("the server has no output")?);
-        let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || {
-            let mut line = String::new();
-            let _ = output.read_line(&mut line);
-            let _ = sender.send(line);
-            // Reads on, so that the server can write.
-            let _ = std::io::copy(&mut output, &mut std::io::sink());
-        });
-        let line = receiver.recv_timeout(PATIENCE).unwrap_or_default();
-        if !line.starts_with("ready ") {
-            bail!("the server does not start: {}", line.trim());
-        }
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Connections are over; what is left of them may go.
-        let pid = Pid::from_raw(self.0.id() as i32);
-        for signal in [Signal::SIGINT, Signal::SIGINT, Signal::SIGKILL] {
-            let _ = kill(pid, signal);
-            let start = Instant::now();
-            while start.elapsed() < PATIENCE / 5 {
-                if !matches!(self.0.try_wait(), Ok(None)) {
-                    return;
-                }
-                thread::sleep(Duration::from_millis(10));
-            }
-        }
-        let _ = self.0.wait();
-    }
+fn start(bed: &Bed, binary: &Path, mode: &str) -> Result<Server> {
+    let listen = format!("*:{PORT}=echo");
+    let args = ["--mode", mode, "--listen", &listen];
+    Server::start(&bed.responder, binary, &bed.responder_if, &args)
 }
 
 /// A listening socket of the kernel's, and an echo behind it.
