@@ -120,9 +120,14 @@ impl Path3 {
     }
 
     fn lose(&self, per_mille: u32) -> Result<()> {
+        let rule = if per_mille > 0 {
+            format!("numgen random mod 1000 < {per_mille} drop")
+        } else {
+            String::new()
+        };
         let rules = format!(
-            "table ip loss; delete table ip loss; table ip loss {{ chain forward {{ \
-             type filter hook forward priority 0; numgen random mod 1000 < {per_mille} drop; }} }}"
+            "flush ruleset ; table ip loss {{ chain forward {{ \
+             type filter hook forward priority 0 ; {rule} ; }} ; }}"
         );
         self.router.run("nft", &[&rules]).map(drop)
     }
@@ -176,9 +181,14 @@ fn serve(mut stream: TcpStream, pattern: &[u8]) {
         while let Ok(1..) = stream.read(&mut buffer) {}
         return;
     }
-    let Ok(len) = stream.read(&mut buffer) else {
-        return;
-    };
+    // The request may come in pieces.
+    let mut len = 0;
+    while !buffer[..len].ends_with(b"\r\n\r\n") {
+        match stream.read(&mut buffer[len..]) {
+            Ok(more @ 1..) => len += more,
+            _ => return,
+        }
+    }
     let request = String::from_utf8_lossy(&buffer[..len]).into_owned();
     let octets = request
         .strip_prefix("GET /bytes/")
@@ -238,7 +248,7 @@ fn download(mut stream: TcpStream, octets: usize, start: Instant) -> Result<Dura
         "GET /bytes/{octets} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     )?;
     let pattern = pattern();
-    let mut buffer = vec![0; 64 * 1024];
+    let mut buffer = vec![0; PERIOD];
     let mut head = Vec::new();
     let (mut at, mut pause, mut last) = (0, Duration::ZERO, Instant::now());
     loop {

@@ -13,6 +13,10 @@ use tcp_common::wire::Flags;
 /// RFC 9293 §3.8.6.3 allows 500 ms; 40 ms are enough for an answer to carry the ACK.
 const DELAYED_ACK: Duration = Duration::from_millis(40);
 
+/// Full segments at the start of a connection that are acknowledged without delay, until the
+/// application answers: a request in several small writes waits for that ACK (Nagle), and a
+/// sender in slow start grows by it.
+const QUICK_ACKS: u32 = 16;
 /// Milliseconds by which a round may be longer than two round trips: delayed ACKs, and an
 /// application that waits for its turn.
 const SLACK: u32 = 50;
@@ -286,8 +290,9 @@ impl Connection {
         self.readable = true;
         self.tune_window(now, echo, env);
         let unacked = self.rcv.nxt.distance_from(self.rcv.acked);
-        if gap || (advance as usize) < data.len() || unacked >= 2 * u32::from(self.rcv.mss.max(536))
-        {
+        let full = u32::from(self.rcv.mss.max(536));
+        let unanswered = self.bytes_out == 0 && self.bytes_in <= u64::from(QUICK_ACKS * full);
+        if gap || (advance as usize) < data.len() || unacked >= 2 * full || unanswered {
             // Every second full segment, and whatever fills a gap
             // (RFC 9293 §3.8.6.3, RFC 5681 §4.2).
             self.ack_now = true;

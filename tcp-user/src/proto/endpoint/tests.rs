@@ -116,6 +116,7 @@ fn a_stopping_endpoint_keeps_its_connections_and_makes_none() {
     s.endpoint.set_accepting(false);
     s.send(1, 1, PSH, b"still here");
     assert_eq!(s.read(id), b"still here");
+    s.expect(1, 11, ".", 0);
     s.flow.remote_port_be = 5;
     s.syn(8, &offer(1460, None, false, false));
     assert_eq!(s.send(0, 0, SYN, b""), Disposition::Syn);

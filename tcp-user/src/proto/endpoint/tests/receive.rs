@@ -67,17 +67,44 @@ fn a_fin_before_its_text_waits_for_it() {
 /// RFC 9293 §3.8.6.3.
 #[test]
 fn acks_are_delayed_and_every_second_segment_gets_one() {
-    let (mut s, _) = Script::established(config());
-    s.send(1, 1, ACK, &[0; 1460]);
+    let (mut s, id) = Script::established(config());
+    s.endpoint.write(s.now, id, b"220 hello").expect("open");
+    s.expect(1, 1, "P.", 9);
+    s.send(1, 10, ACK, &[0; 1460]);
     s.expect_nothing();
-    s.send(1461, 1, ACK, &[0; 1460]);
-    s.expect(1, 2921, ".", 0);
-    s.send(2921, 1, ACK, &[0; 1460]);
+    s.send(1461, 10, ACK, &[0; 1460]);
+    s.expect(10, 2921, ".", 0);
+    s.send(2921, 10, ACK, &[0; 1460]);
     s.millis(39);
     s.expect_nothing();
     s.millis(2);
-    s.expect(1, 4381, ".", 0);
+    s.expect(10, 4381, ".", 0);
     s.millis(1000);
+    s.expect_nothing();
+}
+
+/// Nagle's algorithm at the client holds the second write back until the first is
+/// acknowledged.
+#[test]
+fn a_request_in_pieces_waits_for_no_ack() {
+    let (mut s, _) = Script::established(config());
+    s.send(1, 1, PSH, b"GET ");
+    s.expect(1, 5, ".", 0);
+    s.send(5, 1, PSH, b"/ HTTP/1.1\r\n");
+    s.expect(1, 17, ".", 0);
+}
+
+/// A sender in slow start gets an ACK for each of its first segments, and no more for each
+/// of those that follow.
+#[test]
+fn the_first_segments_are_acknowledged_one_by_one() {
+    let (mut s, id) = Script::established(config());
+    for i in 0..16 {
+        s.send(1 + i * 1460, 1, ACK, &[0; 1460]);
+        s.read(id);
+        s.expect(1, 1 + (i + 1) * 1460, ".", 0);
+    }
+    s.send(1 + 16 * 1460, 1, ACK, &[0; 1460]);
     s.expect_nothing();
 }
 
