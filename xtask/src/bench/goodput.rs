@@ -43,9 +43,8 @@ enum Peer {
 }
 
 impl Peer {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 4] = [
         Self::Ours("cubic"),
-        Self::Ours("bbr"),
         Self::Kernel("cubic"),
         Self::Kernel("bbr"),
         Self::Kernel("reno"),
@@ -215,7 +214,11 @@ fn pattern() -> Vec<u8> {
 }
 
 fn transfer(path: &Path3, direction: Direction, octets: usize) -> Result<Transfer> {
-    let port = if direction == Direction::Download { DOWN } else { UP };
+    let port = if direction == Direction::Download {
+        DOWN
+    } else {
+        UP
+    };
     let stream = path.client.enter(|| {
         let address = std::net::SocketAddr::from((SERVER.parse::<std::net::Ipv4Addr>()?, port));
         anyhow::Ok(TcpStream::connect_timeout(&address, LIMIT)?)
@@ -376,7 +379,14 @@ pub(super) fn measure(
 fn start(programs: &Programs, path: &Path3, congestion: &str) -> Result<Server> {
     let set = format!("tcp.congestion={congestion}");
     let listens = [format!("*:{DOWN}=http"), format!("*:{UP}=discard")];
-    let args = ["--listen", &listens[0], "--listen", &listens[1], "--set", &set];
+    let args = [
+        "--listen",
+        &listens[0],
+        "--listen",
+        &listens[1],
+        "--set",
+        &set,
+    ];
     Server::start(&path.server, Path::new(&programs.server), "eth0", &args)
 }
 
@@ -391,7 +401,11 @@ fn print(rows: &[Row], octets: usize) {
             Direction::Download => "download".to_owned(),
             Direction::Upload => "upload".to_owned(),
         }];
-        heading.extend(losses.iter().map(|l| format!("{:.1} %", f64::from(*l) / 10.0)));
+        heading.extend(
+            losses
+                .iter()
+                .map(|l| format!("{:.1} %", f64::from(*l) / 10.0)),
+        );
         let lines: Vec<Vec<String>> = Peer::ALL
             .iter()
             .filter_map(|peer| {
