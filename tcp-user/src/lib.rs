@@ -12,12 +12,12 @@
 //!                                                      ▼
 //!  worker (one per NIC queue):  XSK RX batch
 //!    → proto::Endpoint::handle_frame(now, bytes)  → connection table → state machine
-//!    → app reads and writes
+//!    → app reads and writes (in the worker, or through streams in tokio tasks)
 //!    → proto::Endpoint::poll_transmit(now, frame) → XSK TX batch → NIC
 //! ```
 //!
-//! Imports follow the same line and never run back: [`app`] → [`dataplane`] → [`proto`]
-//! → `tcp-common`; [`control`] puts the parts together and is imported by none.
+//! Imports follow the same line and never run back: [`app`] → [`net`] → [`dataplane`] →
+//! [`proto`] → `tcp-common`; [`control`] puts the parts together and is imported by none.
 //!
 //! # The rooms
 //!
@@ -26,9 +26,12 @@
 //!   socket, so a whole connection's life runs in a test in no time, by seed.
 //! - [`dataplane`] carries frames: the [`Device`](dataplane::Device) trait,
 //!   [AF_XDP](dataplane::xsk) behind it, and the [worker](dataplane::worker) that turns.
-//! - [`app`] has the built-in services: state machines over the engine, run in the worker.
+//! - [`net`] hands connections to tokio: [`net::TcpListener`], [`net::TcpStream`].
+//! - [`app`] has the built-in services: state machines over the engine, run in the worker,
+//!   and tasks over streams.
 //! - [`control`] loads and attaches the XDP program, rotates the keys, watches addresses,
-//!   and answers the operator's tools over a Unix socket.
+//!   and answers the operator's tools over a Unix socket. [`Server`] is all of it inside
+//!   another program.
 //!
 //! # Why it is so
 //!
@@ -76,4 +79,7 @@ pub mod app;
 pub mod cli;
 pub mod control;
 pub mod dataplane;
+pub mod net;
 pub mod proto;
+
+pub use control::embed::Server;

@@ -52,7 +52,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
                 interface: run.iface,
                 mode: run.mode,
                 config: origin.load()?,
-                origin,
+                origin: Some(origin),
                 replace: run.replace,
                 control: run.control,
                 trace: run.trace,

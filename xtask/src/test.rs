@@ -40,6 +40,11 @@ pub(crate) fn test(only: Option<Tier>) -> Result<()> {
             "tcp-ebpf",
         ]))?;
     }
+    if wanted(Tier::Netns) {
+        // Its tests start them.
+        headline("examples");
+        process::run_shown(workspace::cargo().args(["build", "-p", "tcp-user", "--examples"]))?;
+    }
     let mut tests = Vec::new();
     for package in ["tcp-user", "xtask"] {
         tests.extend(

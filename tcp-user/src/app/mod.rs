@@ -1,12 +1,16 @@
-//! The built-in apps: state machines over an [`Endpoint`], run by its worker.
+//! What answers: the built-in apps, state machines over an [`Endpoint`] that its worker runs,
+//! and those that are tasks over [`crate::net`].
 
 mod chargen;
 mod discard;
 mod echo;
 mod http;
+pub mod task;
 
 use crate::dataplane::worker::Application;
+use crate::net::{Acceptor, Attached, Fate, Streams};
 use crate::proto::{ConnId, Endpoint, Event, Instant};
+use nix::sys::eventfd::EventFd;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -25,15 +29,26 @@ pub enum App {
     Chargen,
     /// HTTP/1.1.
     Http,
+    /// Returns every octet, as a tokio task: to see what that costs.
+    TokioEcho,
+    /// A [`crate::net::TcpListener`] of this process; not for `--listen`.
+    Stream,
 }
 
 impl App {
-    const ALL: [(&'static str, Self); 4] = [
+    const ALL: [(&'static str, Self); 6] = [
         ("echo", Self::Echo),
         ("discard", Self::Discard),
         ("chargen", Self::Chargen),
         ("http", Self::Http),
+        ("tokio-echo", Self::TokioEcho),
+        ("stream", Self::Stream),
     ];
+
+    /// Whether it is a task that accepts streams: [`task::serve`].
+    pub const fn is_task(self) -> bool {
+        matches!(self, Self::TokioEcho)
+    }
 }
 
 impl FromStr for App {
@@ -42,9 +57,11 @@ impl FromStr for App {
     fn from_str(name: &str) -> Result<Self, String> {
         Self::ALL
             .iter()
-            .find(|(n, _)| *n == name)
+            .find(|(n, app)| *n == name && *app != Self::Stream)
             .map(|(_, app)| *app)
-            .ok_or_else(|| format!("unknown app `{name}` (echo, discard, chargen or http)"))
+            .ok_or_else(|| {
+                format!("unknown app `{name}` (echo, discard, chargen, http or tokio-echo)")
+            })
     }
 }
 
@@ -58,8 +75,17 @@ impl fmt::Display for App {
     }
 }
 
-/// Which app serves a local address.
-pub type Lookup = Arc<dyn Fn(SocketAddr) -> Option<App> + Send + Sync>;
+/// What serves a place.
+#[derive(Clone, Debug)]
+pub enum Service {
+    /// An app in the worker.
+    App(App),
+    /// A listener of [`crate::net`].
+    Streams(Acceptor),
+}
+
+/// What serves a local address.
+pub type Lookup = Arc<dyn Fn(SocketAddr) -> Option<Service> + Send + Sync>;
 
 /// What an app may touch while it runs, beside its own state.
 struct Context<'a> {
@@ -124,16 +150,19 @@ enum Task {
     Discard(discard::Discard),
     Chargen(chargen::Chargen),
     Http(http::Http),
+    Stream(Attached),
 }
 
 impl Task {
-    fn new(app: App) -> Self {
-        match app {
+    /// `None`: not an app that runs in a worker.
+    fn new(app: App) -> Option<Self> {
+        Some(match app {
             App::Echo => Self::Echo(echo::Echo::default()),
             App::Discard => Self::Discard(discard::Discard::default()),
             App::Chargen => Self::Chargen(chargen::Chargen::default()),
             App::Http => Self::Http(http::Http::default()),
-        }
+            App::TokioEcho | App::Stream => return None,
+        })
     }
 
     /// Goes on as far as data and buffers allow.
@@ -143,6 +172,8 @@ impl Task {
             Self::Discard(app) => app.run(cx),
             Self::Chargen(app) => app.run(cx),
             Self::Http(app) => app.run(cx),
+            // It has events of its own.
+            Self::Stream(_) => {}
         }
     }
 }
@@ -152,12 +183,13 @@ pub struct Apps {
     lookup: Lookup,
     tasks: HashMap<ConnId, Task, BuildHasherDefault<IdHasher>>,
     shared: Shared,
+    streams: Streams,
     draining: bool,
 }
 
 impl Apps {
-    /// Without connections.
-    pub fn new(lookup: Lookup) -> Self {
+    /// Without connections; `wake` ends the worker's sleep.
+    pub fn new(lookup: Lookup, wake: Arc<EventFd>) -> Self {
         Self {
             lookup,
             tasks: HashMap::default(),
@@ -166,8 +198,28 @@ impl Apps {
                 chargen: chargen::Pattern::new(),
                 content: http::Content::new(),
             },
+            streams: Streams::new(wake),
             draining: false,
         }
+    }
+
+    fn accept(&mut self, now: Instant, endpoint: &mut Endpoint, id: ConnId) {
+        let service = endpoint
+            .flow(id)
+            .and_then(|flow| (self.lookup)(flow.local()));
+        let task = match service {
+            Some(Service::App(app)) => Task::new(app),
+            Some(Service::Streams(acceptor)) => {
+                Attached::accept(now, endpoint, id, &acceptor, &mut self.streams).map(Task::Stream)
+            }
+            None => None,
+        };
+        let Some(task) = task else {
+            endpoint.abort(now, id);
+            return;
+        };
+        self.tasks.insert(id, task);
+        self.run(now, endpoint, id);
     }
 
     fn run(&mut self, now: Instant, endpoint: &mut Endpoint, id: ConnId) {
@@ -186,23 +238,51 @@ impl Apps {
 impl Application for Apps {
     fn handle_event(&mut self, now: Instant, endpoint: &mut Endpoint, event: Event) {
         match event {
-            Event::Accepted(id) => {
-                let app = endpoint
-                    .flow(id)
-                    .and_then(|flow| (self.lookup)(flow.local()));
-                let Some(app) = app else {
-                    endpoint.abort(now, id);
+            Event::Accepted(id) => self.accept(now, endpoint, id),
+            Event::Readable(id) | Event::Writable(id) => {
+                let Some(Task::Stream(stream)) = self.tasks.get_mut(&id) else {
+                    self.run(now, endpoint, id);
                     return;
                 };
-                self.tasks.insert(id, Task::new(app));
-                self.run(now, endpoint, id);
+                let streams = &mut self.streams;
+                let fate = if matches!(event, Event::Readable(_)) {
+                    stream.handle_readable(now, endpoint, streams)
+                } else {
+                    stream.handle_writable(now, endpoint, streams)
+                };
+                if fate == Fate::Leaves {
+                    self.tasks.remove(&id);
+                }
             }
-            Event::Readable(id) | Event::Writable(id) => self.run(now, endpoint, id),
-            Event::Closed(id, _) => {
-                self.tasks.remove(&id);
+            Event::Closed(id, reason) => {
+                if let Some(Task::Stream(mut stream)) = self.tasks.remove(&id) {
+                    stream.handle_closed(reason, &mut self.streams);
+                }
             }
             Event::FlowEnded(_) => {}
         }
+    }
+
+    fn finish_events(&mut self) {
+        self.streams.wake();
+    }
+
+    fn handle_requests(&mut self, now: Instant, endpoint: &mut Endpoint) {
+        let ready = self.streams.take_ready();
+        for id in &ready {
+            // Gone: its end is on the way to the task, or the task had let go.
+            if let Some(Task::Stream(stream)) = self.tasks.get_mut(id)
+                && stream.handle_ready(now, endpoint, &mut self.streams) == Fate::Leaves
+            {
+                self.tasks.remove(id);
+            }
+        }
+        self.streams.done(ready);
+        self.streams.wake();
+    }
+
+    fn may_sleep(&mut self) -> bool {
+        self.streams.may_sleep()
     }
 
     fn handle_drain(&mut self, now: Instant, endpoint: &mut Endpoint) {

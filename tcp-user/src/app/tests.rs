@@ -1,7 +1,7 @@
 //! A worker with its apps on a device in memory; the client is a script of frames that
 //! `etherparse` writes and reads.
 
-use super::{App, Apps};
+use super::{App, Apps, Service};
 use crate::dataplane::memory::MemoryDevice;
 use crate::dataplane::worker::{Command, TraceSink, Worker};
 use crate::dataplane::{Device, Transmit};
@@ -49,8 +49,8 @@ impl Client {
             dropped: Arc::default(),
         };
         let endpoint = Endpoint::new(Config::default(), secrets, 1);
-        let lookup: super::Lookup = Arc::new(move |_| Some(app));
-        let apps = move || Apps::new(lookup);
+        let lookup: super::Lookup = Arc::new(move |_| Some(Service::App(app)));
+        let apps = move |wake| Apps::new(lookup, wake);
         let worker = Worker::spawn(0, far, endpoint, apps, Box::new(()), trace).expect("a thread");
         Self {
             device,

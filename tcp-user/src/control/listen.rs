@@ -231,6 +231,11 @@ pub fn check(listens: &[Listen]) -> Result<(), Error> {
             reason: "at least one is needed".into(),
         });
     }
+    check_places(listens)
+}
+
+/// As [`check`], of a server that may have none.
+pub fn check_places(listens: &[Listen]) -> Result<(), Error> {
     let mut pairs = 0;
     for (i, listen) in listens.iter().enumerate() {
         let refuse = |reason: String| {
@@ -287,20 +292,28 @@ pub fn set_policy(listens: &mut Vec<Listen>, place: Place, policy: Policy) -> Re
     Ok(())
 }
 
-/// Finds the app of a local address among any number of listens.
+/// Finds what serves a local address among any number of places.
 #[derive(Debug)]
-pub struct Table {
-    /// First port, last port and app, sorted, by address.
-    places: HashMap<Option<IpAddr>, Vec<(u16, u16, App)>>,
+pub struct Table<T> {
+    /// First port, last port and what serves them, sorted, by address.
+    places: HashMap<Option<IpAddr>, Vec<(u16, u16, T)>>,
 }
 
-impl Table {
-    /// From listens that [`check`] let through.
-    pub fn new(listens: &[Listen]) -> Self {
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self {
+            places: HashMap::new(),
+        }
+    }
+}
+
+impl<T: Clone> Table<T> {
+    /// From places that [`check`] let through.
+    pub fn new(all: impl IntoIterator<Item = (Place, T)>) -> Self {
         let mut places: HashMap<_, Vec<_>> = HashMap::new();
-        for l in listens {
-            let ranges = places.entry(l.place.addr).or_default();
-            ranges.push((l.place.first, l.place.last, l.app));
+        for (place, service) in all {
+            let ranges = places.entry(place.addr).or_default();
+            ranges.push((place.first, place.last, service));
         }
         for ranges in places.values_mut() {
             ranges.sort_unstable_by_key(|(first, ..)| *first);
@@ -308,17 +321,17 @@ impl Table {
         Self { places }
     }
 
-    /// Which app serves a local address: the exact listen, else the wildcard.
-    pub fn find(&self, local: SocketAddr) -> Option<App> {
+    /// What serves a local address: the exact place, else the wildcard.
+    pub fn find(&self, local: SocketAddr) -> Option<T> {
         self.of(Some(local.ip()), local.port())
             .or_else(|| self.of(None, local.port()))
     }
 
-    fn of(&self, addr: Option<IpAddr>, port: u16) -> Option<App> {
+    fn of(&self, addr: Option<IpAddr>, port: u16) -> Option<T> {
         let ranges = self.places.get(&addr)?;
         let behind = ranges.partition_point(|(first, ..)| *first <= port);
-        let (_, last, app) = ranges[..behind].last()?;
-        (port <= *last).then_some(*app)
+        let (_, last, service) = ranges[..behind].last()?;
+        (port <= *last).then(|| service.clone())
     }
 }
 
@@ -378,7 +391,7 @@ mod tests {
         );
         let both = parse(&["*:80=http", "192.0.2.1:80=echo"]);
         check(&both).expect("different places");
-        let table = Table::new(&both);
+        let table = Table::new(both.iter().map(|l| (l.place, l.app)));
         let at = |a: &str| table.find(a.parse().expect("literal"));
         assert_eq!(at("192.0.2.1:80"), Some(App::Echo));
         assert_eq!(at("192.0.2.2:80"), Some(App::Http));
@@ -397,7 +410,7 @@ mod tests {
             "192.0.2.1:1500-1600=discard",
         ]);
         check(&listens).expect("no overlap");
-        let table = Table::new(&listens);
+        let table = Table::new(listens.iter().map(|l| (l.place, l.app)));
         let at = |a: &str| table.find(a.parse().expect("literal"));
         for (addr, app) in [
             ("192.0.2.2:999", None),

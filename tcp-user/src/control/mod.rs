@@ -6,6 +6,7 @@ pub mod attack;
 pub mod client;
 pub mod config;
 pub mod doctor;
+pub mod embed;
 pub mod flows;
 pub mod ladder;
 pub mod listen;
@@ -16,15 +17,17 @@ pub mod records;
 mod reload;
 pub mod secrets;
 pub mod server;
+mod services;
 pub mod sources;
 pub mod sweep;
 pub mod trace;
 
-use crate::app::Apps;
+use crate::app::{App, Apps, Service};
 use crate::dataplane::nic::Nic;
 use crate::dataplane::tap::{Pcap, Tap};
 use crate::dataplane::worker::{Command, Commands, Worker};
 use crate::dataplane::xsk::{self, XskDevice};
+use crate::net::Acceptor;
 use crate::proto::{Endpoint, State};
 use anyhow::{Context, Result, anyhow, bail};
 use config::{Config, RequireTimestamps};
@@ -32,13 +35,16 @@ use ladder::Ladder;
 use listen::Listen;
 use loader::{Mode, Program};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use orders::Order;
 use records::{ListenInfo, SecretInfo};
 use secrets::{Clock, Master, Now, Rotation};
-use std::io::{IsTerminal, Write};
-use std::os::fd::AsFd;
+use services::Services;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -56,8 +62,8 @@ pub struct Options {
     pub interface: String,
     /// `--mode`.
     pub mode: Mode,
-    /// `--config`, `--set` and `--listen`.
-    pub origin: config::Origin,
+    /// `--config`, `--set` and `--listen`; `None`: there is nothing to read again.
+    pub origin: Option<config::Origin>,
     /// What came of them; [`config::Origin::load`] has checked it.
     pub config: Config,
     /// `--replace`.
@@ -80,16 +86,59 @@ pub fn run(options: Options) -> Result<()> {
     signals.add(Signal::SIGHUP);
     signals.thread_block()?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let stop = Stop::Signals(signals);
 
     let mut server = Server::start(options)?;
-    server.wait(&signals)?;
-    server.stop(&signals)
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{}", server.ready);
+    let _ = out.flush();
+    drop(out);
+    server.wait(&stop)?;
+    server.stop(&stop)
+}
+
+/// What ends a server: once for its connections to end, twice for them to be ended.
+enum Stop {
+    Signals(SignalFd),
+    /// A semaphore.
+    Told(Arc<EventFd>),
+}
+
+impl Stop {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Signals(signals) => signals.as_fd(),
+            Self::Told(told) => told.as_fd(),
+        }
+    }
+
+    /// Takes one off.
+    fn take(&self) -> Result<Option<Told>> {
+        Ok(match self {
+            Self::Signals(signals) => signals.read_signal()?.map(|info| {
+                if info.ssi_signo == Signal::SIGHUP as u32 {
+                    Told::Reload
+                } else {
+                    Told::Stop
+                }
+            }),
+            Self::Told(told) => told.read().is_ok().then_some(Told::Stop),
+        })
+    }
+}
+
+/// What a server is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Stop,
+    Reload,
 }
 
 struct Server {
     nic: Nic,
-    origin: config::Origin,
+    origin: Option<config::Origin>,
     listens: Vec<Listen>,
+    services: Services,
     config: Config,
     program: Program,
     rotation: Rotation,
@@ -98,6 +147,9 @@ struct Server {
     sweep: sweep::Sweep,
     orders: orders::Inbox,
     attack: Option<(attack::Watch, loader::Counters)>,
+    desk: orders::Desk,
+    /// What `tcp-user run` prints when it answers SYNs.
+    ready: String,
     _control: server::Socket,
 }
 
@@ -144,10 +196,8 @@ impl Server {
         let mode = program.attach(&nic, mode, replace)?;
 
         let (hub, sink) = trace::Hub::start()?;
-        let lookup: crate::app::Lookup = {
-            let table = listen::Table::new(&listens);
-            Arc::new(move |local| table.find(local))
-        };
+        let services = Services::start(&listens).context("tokio")?;
+        let lookup = services.lookup();
         let mut zero_copy = true;
         let mut workers = Vec::new();
         for queue in 0..nic.queues {
@@ -159,7 +209,7 @@ impl Server {
             getrandom::fill(&mut seed).map_err(secrets::Error::Random)?;
             let endpoint = Endpoint::new(engine.clone(), secrets, u64::from_ne_bytes(seed));
             let lookup = Arc::clone(&lookup);
-            let apps = move || Apps::new(lookup);
+            let apps = move |wake| Apps::new(lookup, wake);
             let flows = Box::new(program.flows()?);
             let sink = sink.clone();
             workers.push(match &pcap {
@@ -185,25 +235,23 @@ impl Server {
             counters: program.counters()?,
             workers: commands.clone(),
             hub: hub.clone(),
-            desk,
+            desk: desk.clone(),
         })?;
         let attack = attack_watch(&config, &program)?;
         let sweep = sweep::Sweep::new(program.flows()?, commands);
 
         program.serve(&listens)?;
-        let mut out = std::io::stdout().lock();
-        let _ = writeln!(
-            out,
+        let ready = format!(
             "ready iface={} mode={mode} queues={} zerocopy={}",
             nic.name,
             nic.queues,
             if zero_copy { "yes" } else { "no" },
         );
-        let _ = out.flush();
         Ok(Self {
             nic,
             origin,
             listens,
+            services,
             config,
             program,
             rotation,
@@ -212,23 +260,25 @@ impl Server {
             sweep,
             orders,
             attack,
+            desk,
+            ready,
             _control: control,
         })
     }
 
-    /// Until the first signal that ends it.
-    fn wait(&mut self, signals: &SignalFd) -> Result<()> {
+    /// Until it is to stop.
+    fn wait(&mut self, stop: &Stop) -> Result<()> {
         loop {
             // The next slot is waited for to the millisecond.
             let slot = self.rotation.remaining(Now::read());
             let timeout = TICK.min(slot + Duration::from_millis(1));
-            match signalled(signals, Some(&self.orders), timeout)? {
+            match told(stop, Some(&self.orders), timeout)? {
                 None => {}
-                Some(Signal::SIGHUP) => match self.reload() {
+                Some(Told::Reload) => match self.reload() {
                     Ok(reloaded) => eprintln!("tcp-user: reload: {reloaded}"),
                     Err(error) => eprintln!("tcp-user: reload: {error}"),
                 },
-                Some(_) => return Ok(()),
+                Some(Told::Stop) => return Ok(()),
             }
             self.tick()?;
             while let Some(order) = self.orders.next() {
@@ -280,6 +330,14 @@ impl Server {
             Order::Policy(place, policy, answer) => {
                 let _ = answer.send(self.set_policy(place, policy));
             }
+            Order::Bind(local, acceptor, answer) => {
+                let _ = answer.send(self.bind(local, acceptor));
+            }
+            Order::Unbind(local) => {
+                if let Err(error) = self.unbind(local) {
+                    tracing::warn!(%local, error, "unbind");
+                }
+            }
             Order::Secret(answer) => {
                 let _ = answer.send(Ok(SecretInfo {
                     id: self.rotation.id(),
@@ -312,6 +370,54 @@ impl Server {
         tracing::info!(%place, %policy, "policy");
         self.listens = listens;
         Ok(self.listen_infos())
+    }
+
+    /// Serves a listener of this process; the errors are those of [`crate::net::Binder`].
+    fn bind(&mut self, local: SocketAddr, acceptor: Acceptor) -> io::Result<()> {
+        let refuse = |kind, text: &str| Err(io::Error::new(kind, format!("{local}: {text}")));
+        let Some(place) = services::place(local) else {
+            return refuse(io::ErrorKind::InvalidInput, "a port from 1 to 65535");
+        };
+        let mut listens = self.listens.clone();
+        listens.push(Listen {
+            place,
+            app: App::Stream,
+            policy: listen::Policy::Cookie,
+        });
+        if let Err(error) = listen::check_places(&listens) {
+            return refuse(io::ErrorKind::AddrInUse, &error.to_string());
+        }
+        if let Some(ip) = place.addr
+            && !self.nic.addresses()?.contains(&ip)
+        {
+            return refuse(
+                io::ErrorKind::AddrNotAvailable,
+                &format!("not an address of {}", self.nic.name),
+            );
+        }
+        // Workers first: XDP answers only for what they know.
+        self.services.add(place, Service::Streams(acceptor));
+        if let Err(error) = self.program.write_listens(&listens, place) {
+            self.services.remove(place);
+            return Err(io::Error::other(error));
+        }
+        self.listens = listens;
+        Ok(())
+    }
+
+    fn unbind(&mut self, local: SocketAddr) -> Result<(), String> {
+        let Some(place) = services::place(local) else {
+            return Ok(());
+        };
+        let mut listens = self.listens.clone();
+        listen::set_policy(&mut listens, place, listen::Policy::Off)?;
+        self.program
+            .write_listens(&listens, place)
+            .map_err(|e| e.to_string())?;
+        listens.retain(|listen| listen.place != place);
+        self.listens = listens;
+        self.services.remove(place);
+        Ok(())
     }
 
     fn replace_secret(&mut self) -> Result<SecretInfo, String> {
@@ -348,7 +454,7 @@ impl Server {
     }
 
     /// Lets connections end, then ends them.
-    fn stop(mut self, signals: &SignalFd) -> Result<()> {
+    fn stop(mut self, stop: &Stop) -> Result<()> {
         self.program.stop()?;
         drop(self.orders);
         tracing::info!(listens = self.listens.len(), "stopping");
@@ -363,8 +469,8 @@ impl Server {
                 .iter()
                 .any(|c| c.state != State::TimeWait);
             let gone = self.workers.iter().any(Worker::is_finished);
-            let signal = signalled(signals, None, STOP_TICK)?;
-            if !open || gone || signal.is_some_and(|s| s != Signal::SIGHUP) {
+            let again = told(stop, None, STOP_TICK)? == Some(Told::Stop);
+            if !open || gone || again {
                 break;
             }
         }
@@ -373,6 +479,7 @@ impl Server {
         }
         let ended: Vec<_> = self.workers.drain(..).map(Worker::join).collect();
         self.program.detach();
+        self.services.stop();
         self.hub.close();
         for result in ended {
             result?;
@@ -395,23 +502,17 @@ fn attack_watch(
     })
 }
 
-/// Waits for a signal, or for an order.
-fn signalled(
-    signals: &SignalFd,
-    orders: Option<&orders::Inbox>,
-    timeout: Duration,
-) -> Result<Option<Signal>> {
+/// Waits until something is told, or for an order.
+fn told(stop: &Stop, orders: Option<&orders::Inbox>, timeout: Duration) -> Result<Option<Told>> {
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-    let fd = signals.as_fd();
+    let fd = stop.fd();
     let mut fds = [
         PollFd::new(fd, PollFlags::POLLIN),
         PollFd::new(orders.map_or(fd, AsFd::as_fd), PollFlags::POLLIN),
     ];
     match poll(&mut fds, timeout) {
         Ok(0) | Err(nix::Error::EINTR) => Ok(None),
-        Ok(_) => Ok(signals
-            .read_signal()?
-            .and_then(|info| Signal::try_from(info.ssi_signo as i32).ok())),
+        Ok(_) => stop.take(),
         Err(e) => Err(e.into()),
     }
 }

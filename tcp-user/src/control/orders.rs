@@ -3,7 +3,10 @@
 
 use super::listen::{Place, Policy};
 use super::records::{ListenInfo, Reloaded, SecretInfo};
+use crate::net::Acceptor;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -24,6 +27,10 @@ pub enum Order {
     Policy(Place, Policy, Answer<Vec<ListenInfo>>),
     /// Which secret is in use.
     Secret(Answer<SecretInfo>),
+    /// A listener of this process: connections go to it.
+    Bind(SocketAddr, Acceptor, Sender<io::Result<()>>),
+    /// It is gone.
+    Unbind(SocketAddr),
     /// Reads `cookie.secret_file` again, or draws a new secret.
     Rotate(Answer<SecretInfo>),
     /// Reads the configuration again.
@@ -61,15 +68,21 @@ impl Desk {
     pub fn order<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, String> {
         let stopping = || "the server is stopping".to_owned();
         let (to, from) = channel();
-        self.orders.send(order(to)).map_err(|_| stopping())?;
-        // It can only fail when billions of orders are waiting.
-        let _ = self.wake.write(1);
+        if !self.place(order(to)) {
+            return Err(stopping());
+        }
         from.recv_timeout(ANSWER_WITHIN).unwrap_or_else(|e| {
             Err(match e {
                 RecvTimeoutError::Disconnected => stopping(),
                 RecvTimeoutError::Timeout => "the server does not answer".to_owned(),
             })
         })
+    }
+
+    /// Places an order; false: the server is stopping.
+    pub fn place(&self, order: Order) -> bool {
+        // The write can only fail when billions of orders are waiting.
+        self.orders.send(order).is_ok() && self.wake.write(1).is_ok()
     }
 }
 

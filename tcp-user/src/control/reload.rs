@@ -9,7 +9,10 @@ impl Server {
     /// nothing.
     pub(super) fn reload(&mut self) -> Result<Reloaded, String> {
         let text = |e: anyhow::Error| format!("{e:#}");
-        let new = self.origin.load().map_err(text)?;
+        let origin = self.origin.as_ref();
+        let origin =
+            origin.ok_or("this server was configured by the program that it is part of")?;
+        let new = origin.load().map_err(text)?;
         let changes = self.config.changes(new);
         let changed = |key: &str| changes.live.iter().any(|k| k == key);
 

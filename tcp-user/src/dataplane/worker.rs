@@ -34,6 +34,18 @@ pub trait Application {
 
     /// The server ends: connections that are idle should be closed, the others soon.
     fn handle_drain(&mut self, now: Instant, endpoint: &mut Endpoint);
+
+    /// The events of a batch are handled; whoever waits for what came of them may go on.
+    fn finish_events(&mut self) {}
+
+    /// Once a turn, before sending: what other threads want of the connections.
+    fn handle_requests(&mut self, _now: Instant, _endpoint: &mut Endpoint) {}
+
+    /// The worker has nothing to do. False if other threads have wanted something since
+    /// [`Self::handle_requests`]; from a true on, the next one wakes the worker.
+    fn may_sleep(&mut self) -> bool {
+        true
+    }
 }
 
 /// The flows that XDP sends to userspace.
@@ -134,12 +146,13 @@ impl Commands {
 }
 
 impl Worker {
-    /// Starts the thread of a queue. `application` is made in it.
+    /// Starts the thread of a queue. `application` is made in it, with what ends the
+    /// worker's sleep.
     pub fn spawn<D, A>(
         queue: u32,
         device: D,
         endpoint: Endpoint,
-        application: impl FnOnce() -> A + Send + 'static,
+        application: impl FnOnce(Arc<EventFd>) -> A + Send + 'static,
         flows: Box<dyn FlowTable>,
         trace: TraceSink,
     ) -> io::Result<Self>
@@ -160,7 +173,7 @@ impl Worker {
                 Turns {
                     device,
                     endpoint,
-                    application: application(),
+                    application: application(Arc::clone(&waker)),
                     flows,
                     commands,
                     wake: waker,
@@ -230,6 +243,7 @@ impl<D: Device, A: Application> Turns<D, A> {
                 self.endpoint.handle_timeout(now);
             }
             self.handle_events(now);
+            self.application.handle_requests(now, &mut self.endpoint);
             let (sent, full) = self.send(now);
             let flushed = self.device.flush()?;
             // Sending may free flows and make records.
@@ -297,6 +311,7 @@ impl<D: Device, A: Application> Turns<D, A> {
                     .handle_event(now, &mut self.endpoint, other),
             }
         }
+        self.application.finish_events();
     }
 
     fn send(&mut self, now: Instant) -> (usize, bool) {
@@ -325,6 +340,11 @@ impl<D: Device, A: Application> Turns<D, A> {
 
     /// Sleeps until there is something to do; true if there are commands.
     fn sleep(&mut self, now: Instant, at_most: Option<Duration>) -> io::Result<bool> {
+        let at_most = if self.application.may_sleep() {
+            at_most
+        } else {
+            Some(Duration::ZERO)
+        };
         let deadline = self.endpoint.poll_deadline().map(|at| at - now);
         let timeout = match (deadline, at_most) {
             (Some(a), Some(b)) => Some(a.min(b)),

@@ -3,7 +3,9 @@
 use aya::maps::{Array, HashMap, Map, MapData};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use tcp_common::abi::{self, FilterBlock, Flow};
@@ -82,33 +84,26 @@ impl Lab {
     /// `tcp-user run --iface eth0` with these arguments; waits until it is ready.
     pub fn run(&self, args: &[&str]) -> Server {
         let control = format!("/tmp/{}.sock", self.server.name());
-        let mut child = self
-            .server
-            .command(env!("CARGO_BIN_EXE_tcp-user"))
+        let mut command = self.server.command(env!("CARGO_BIN_EXE_tcp-user"));
+        command
             .args(["run", "--iface", IFACE, "--control", &control])
-            .args(args)
-            .stdout(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let (to, lines) = channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if to.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        let ready = lines
-            .recv_timeout(Duration::from_secs(20))
-            .expect("a ready line");
-        Server {
-            child,
-            lines,
-            ready,
-            control,
+            .args(args);
+        Server::start(command, control)
+    }
+
+    /// An example of the crate that serves `listen`, over the kernel's TCP if told to;
+    /// waits until it is ready.
+    pub fn example(&self, name: &str, listen: &str, kernel: bool, args: &[&str]) -> Server {
+        let control = format!("/tmp/{}.sock", self.server.name());
+        let path = examples().join(name);
+        let mut command = self.server.command(path.to_str().unwrap());
+        if kernel {
+            command.arg("--kernel");
         }
+        command
+            .args(["--iface", IFACE, "--control", &control, listen])
+            .args(args);
+        Server::start(command, control)
     }
 
     /// `tcp-user` with these arguments in the server's namespace, until it ends.
@@ -177,7 +172,49 @@ impl Lab {
     }
 }
 
+/// Where the examples are, built like the server. `cargo xtask test` builds them before it
+/// runs this as root; under cargo they are built here.
+fn examples() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        if std::env::var_os("CARGO").is_some() {
+            let mut cargo = xtask::workspace::cargo();
+            cargo.args(["build", "--package", "tcp-user", "--examples"]);
+            assert!(cargo.status().unwrap().success());
+        }
+        let server = Path::new(env!("CARGO_BIN_EXE_tcp-user"));
+        server.with_file_name("examples")
+    })
+}
+
 impl Server {
+    /// Waits for the ready line.
+    fn start(mut command: Command, control: String) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (to, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if to.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let ready = lines
+            .recv_timeout(Duration::from_secs(20))
+            .expect("a ready line");
+        Self {
+            child,
+            lines,
+            ready,
+            control,
+        }
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
     }

@@ -17,6 +17,7 @@ mod lab;
 mod lifecycle;
 mod loss;
 mod malformed;
+mod net;
 mod policy;
 mod raw;
 mod scale;

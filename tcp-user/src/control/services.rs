@@ -1,0 +1,91 @@
+//! What serves which place. The main thread changes it, the workers ask with each
+//! connection.
+
+use super::listen::{Listen, Place, Table};
+use crate::app::task::Tasks;
+use crate::app::{Lookup, Service};
+use crate::net::{self, BACKLOG};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// All services of a server.
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    all: Vec<(Place, Service)>,
+    table: Arc<RwLock<Table<Service>>>,
+    /// Runs the apps that are tasks; there if there is one.
+    tasks: Option<Tasks>,
+}
+
+impl Services {
+    /// The services of these listens; starts those that are tasks.
+    pub(super) fn start(listens: &[Listen]) -> io::Result<Self> {
+        let mut services = Self::default();
+        for listen in listens {
+            let service = if listen.app.is_task() {
+                if services.tasks.is_none() {
+                    services.tasks = Some(Tasks::start()?);
+                }
+                let addr = listen.place.addr.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+                let local = SocketAddr::new(addr, listen.place.first);
+                let (acceptor, listener) = net::listener(local, BACKLOG);
+                if let Some(tasks) = &services.tasks {
+                    tasks.serve(listen.app, listener);
+                }
+                Service::Streams(acceptor)
+            } else {
+                Service::App(listen.app)
+            };
+            services.all.push((listen.place, service));
+        }
+        services.publish();
+        Ok(services)
+    }
+
+    /// For the workers.
+    pub(super) fn lookup(&self) -> Lookup {
+        let table = Arc::clone(&self.table);
+        Arc::new(move |local| {
+            let table = table.read().unwrap_or_else(PoisonError::into_inner);
+            table.find(local)
+        })
+    }
+
+    pub(super) fn add(&mut self, place: Place, service: Service) {
+        self.all.push((place, service));
+        self.publish();
+    }
+
+    pub(super) fn remove(&mut self, place: Place) {
+        self.all.retain(|(there, _)| *there != place);
+        self.publish();
+    }
+
+    /// Ends the tasks; their connections have ended.
+    pub(super) fn stop(&mut self) {
+        self.all.clear();
+        self.publish();
+        if let Some(tasks) = self.tasks.take() {
+            tasks.stop();
+        }
+    }
+
+    fn publish(&self) {
+        let table = Table::new(self.all.iter().cloned());
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+    }
+}
+
+/// The place of a listener; an unspecified address is every address. `None`: port 0.
+pub(super) fn place(local: SocketAddr) -> Option<Place> {
+    let ip = match local.ip() {
+        IpAddr::V6(v6) => v6.to_canonical(),
+        v4 @ IpAddr::V4(_) => v4,
+    };
+    (local.port() != 0).then_some(Place {
+        addr: (!ip.is_unspecified()).then_some(ip),
+        first: local.port(),
+        last: local.port(),
+    })
+}
