@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::control::filter::{Filter, Sort};
 use crate::control::listen::{Listen, Place, Policy};
 use crate::control::loader::Mode;
 use clap::{Args, Parser, Subcommand};
@@ -22,8 +23,10 @@ pub enum Command {
     Run(Run),
     /// Print the counters of a running server, and how fast they grow
     Stats(Stats),
-    /// Print the connections of a running server
-    Conns(Client),
+    /// Print the connections of a running server, as `ss -ti` does
+    Conns(Conns),
+    /// Stop answering new connections of a running server, and let those that exist end
+    Drain(Drain),
     /// Print each segment of a running server as it comes and goes
     Trace(Trace),
     /// Say what an interface and this system are fit for, and what would hurt
@@ -53,15 +56,49 @@ pub struct Stats {
     pub watch: bool,
 }
 
+/// `tcp-user conns`
+#[derive(Debug, Args)]
+pub struct Conns {
+    /// Which server, and how to print
+    #[command(flatten)]
+    pub client: Client,
+    /// Which connections
+    #[command(flatten)]
+    pub filter: Filter,
+    /// What comes first
+    #[arg(long, value_name = "KEY", value_enum, default_value_t)]
+    pub sort: Sort,
+    /// So many at most
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// One line for a connection
+    #[arg(long)]
+    pub brief: bool,
+}
+
+/// `tcp-user drain`
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// The listens, ADDR:PORT or ADDR:PORT-PORT [default: all]
+    #[arg(value_name = "ADDR:PORT")]
+    pub places: Vec<Place>,
+    /// Wait so long for the connections to end; the exit code is 1 if some are left
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "0s")]
+    pub wait: Duration,
+    /// Which server, and how to print
+    #[command(flatten)]
+    pub client: Client,
+}
+
 /// `tcp-user doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// The interface
-    #[arg(long, value_name = "IF")]
-    pub iface: String,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    /// The interface [default: that of a running server, which looks itself]
+    #[arg(long, value_name = "IF", conflicts_with = "control")]
+    pub iface: Option<String>,
+    /// Which server, and how to print
+    #[command(flatten)]
+    pub client: Client,
 }
 
 /// `tcp-user listen`
@@ -189,6 +226,9 @@ pub struct Trace {
     /// Which server, and how to print
     #[command(flatten)]
     pub client: Client,
+    /// Which connections
+    #[command(flatten)]
+    pub filter: Filter,
     /// Count sequence numbers from the initial ones
     #[arg(long)]
     pub relative: bool,

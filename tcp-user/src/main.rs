@@ -39,8 +39,17 @@ fn refuse(message: &str) -> ExitCode {
 fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = match cli.command {
         Command::Doctor(d) => {
-            let healthy = doctor::run(&d.iface, d.json)?;
+            let control = d.client.control.as_deref();
+            let healthy = match d.iface {
+                Some(iface) => doctor::run(&iface, d.client.json)?,
+                None => client::doctor(control, d.client.json)?,
+            };
             return Ok(ExitCode::from(u8::from(!healthy)));
+        }
+        Command::Drain(d) => {
+            let control = d.client.control.as_deref();
+            let done = client::drain(control, &d.places, d.wait, d.client.json)?;
+            return Ok(ExitCode::from(u8::from(!done && !d.wait.is_zero())));
         }
         Command::Run(run) => {
             let origin = config::Origin {
@@ -60,7 +69,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             })
         }
         Command::Stats(s) => match (s.interval, s.watch) {
-            (None, false) => ask(&s.client, &Request::Stats, false),
+            (None, false) => ask(&s.client, &Request::Stats),
             (interval, watch) => client::rates(
                 s.client.control.as_deref(),
                 interval.unwrap_or(Duration::from_secs(1)),
@@ -68,16 +77,35 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
                 s.client.json,
             ),
         },
-        Command::Conns(c) => ask(&c, &Request::Conns, false),
-        Command::Trace(t) => ask(&t.client, &Request::Trace, t.relative),
-        Command::Listen(ListenCommand::List(c)) => ask(&c, &Request::Listens, false),
+        Command::Conns(c) => {
+            let request = Request::Conns {
+                filter: c.filter,
+                sort: c.sort,
+                limit: c.limit,
+            };
+            let output = Output {
+                json: c.client.json,
+                brief: c.brief,
+                ..Output::default()
+            };
+            client::run(c.client.control.as_deref(), &request, output)
+        }
+        Command::Trace(t) => {
+            let output = Output {
+                json: t.client.json,
+                relative: t.relative,
+                ..Output::default()
+            };
+            client::trace(t.client.control.as_deref(), &t.filter, output)
+        }
+        Command::Listen(ListenCommand::List(c)) => ask(&c, &Request::Listens),
         Command::Listen(ListenCommand::Policy {
             place,
             policy,
             client,
         }) => {
             let place = place.to_string();
-            ask(&client, &Request::Policy { place, policy }, false)
+            ask(&client, &Request::Policy { place, policy })
         }
         Command::Config(ConfigCommand::Check { file, set }) => {
             let found = Config::check_file(&file, &set)?;
@@ -93,7 +121,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             print!("{}", config::default_text());
             Ok(())
         }
-        Command::Config(ConfigCommand::Reload(c)) => ask(&c, &Request::Reload, false),
+        Command::Config(ConfigCommand::Reload(c)) => ask(&c, &Request::Reload),
         Command::Secret(SecretCommand::New { file }) => {
             let master = Master::random()?;
             master.create(&file)?;
@@ -113,17 +141,17 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(())
         }
         Command::Secret(SecretCommand::ShowId { file: None, client }) => {
-            ask(&client, &Request::Secret, false)
+            ask(&client, &Request::Secret)
         }
-        Command::Secret(SecretCommand::Rotate(client)) => ask(&client, &Request::Rotate, false),
+        Command::Secret(SecretCommand::Rotate(client)) => ask(&client, &Request::Rotate),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
 
-fn ask(client: &cli::Client, request: &Request, relative: bool) -> anyhow::Result<()> {
+fn ask(client: &cli::Client, request: &Request) -> anyhow::Result<()> {
     let output = Output {
         json: client.json,
-        relative,
+        ..Output::default()
     };
     client::run(client.control.as_deref(), request, output)
 }

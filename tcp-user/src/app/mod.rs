@@ -7,6 +7,7 @@ mod echo;
 mod http;
 pub mod task;
 
+use crate::dataplane::query::Drained;
 use crate::dataplane::worker::Application;
 use crate::net::{Acceptor, Attached, Fate, Streams};
 use crate::proto::{ConnId, Endpoint, Event, Instant};
@@ -185,6 +186,7 @@ pub struct Apps {
     shared: Shared,
     streams: Streams,
     draining: bool,
+    drained: Option<Drained>,
 }
 
 impl Apps {
@@ -200,6 +202,22 @@ impl Apps {
             },
             streams: Streams::new(wake),
             draining: false,
+            drained: None,
+        }
+    }
+
+    fn is_draining(&self, endpoint: &Endpoint, id: ConnId) -> bool {
+        self.draining
+            || self
+                .drained
+                .as_ref()
+                .is_some_and(|drained| endpoint.flow(id).is_some_and(|flow| drained(flow.local())))
+    }
+
+    fn run_all(&mut self, now: Instant, endpoint: &mut Endpoint) {
+        let ids: Vec<ConnId> = self.tasks.keys().copied().collect();
+        for id in ids {
+            self.run(now, endpoint, id);
         }
     }
 
@@ -223,13 +241,14 @@ impl Apps {
     }
 
     fn run(&mut self, now: Instant, endpoint: &mut Endpoint, id: ConnId) {
+        let draining = self.is_draining(endpoint, id);
         if let Some(task) = self.tasks.get_mut(&id) {
             task.run(&mut Context {
                 now,
                 endpoint,
                 id,
                 shared: &mut self.shared,
-                draining: self.draining,
+                draining,
             });
         }
     }
@@ -287,10 +306,12 @@ impl Application for Apps {
 
     fn handle_drain(&mut self, now: Instant, endpoint: &mut Endpoint) {
         self.draining = true;
-        let ids: Vec<ConnId> = self.tasks.keys().copied().collect();
-        for id in ids {
-            self.run(now, endpoint, id);
-        }
+        self.run_all(now, endpoint);
+    }
+
+    fn handle_drained(&mut self, now: Instant, endpoint: &mut Endpoint, drained: Drained) {
+        self.drained = Some(drained);
+        self.run_all(now, endpoint);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::{App, Apps, Service};
 use crate::dataplane::memory::MemoryDevice;
+use crate::dataplane::query::Query;
 use crate::dataplane::worker::{Command, TraceSink, Worker};
 use crate::dataplane::{Device, Transmit};
 use crate::proto::{Config, Endpoint};
@@ -121,7 +122,9 @@ impl Client {
     /// Connections and TIME-WAIT entries of the worker.
     fn connections(&self) -> usize {
         let (to, from) = channel();
-        self.worker.commands().send(Command::Connections(to));
+        self.worker
+            .commands()
+            .send(Command::Connections(Query::all(), to));
         from.recv_timeout(Duration::from_secs(5))
             .expect("the worker answers")
             .len()

@@ -1,20 +1,20 @@
-//! `tcp-user stats`, `conns`, `trace`, `listen` and `secret`: what a client of the
-//! control socket prints.
+//! The commands for a running server: clients of the control socket.
 
+mod text;
+
+use super::doctor;
+use super::filter::Filter;
 use super::ladder::Ladder;
-use super::records::{
-    Connection, ListenInfo, Refusal, Reloaded, Request, SecretInfo, Segment, Stats,
-};
+use super::listen::Place;
+use super::rates::Rates;
+use super::records::{Greeting, ListenStats, Refusal, Reloaded, Request, Segment, Stats, VERSION};
 use super::server::{self, DIRECTORY};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tcp_common::counters::{Counter, Verdict};
 
 /// How to print.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Output {
     pub json: bool,
     /// Sequence numbers from the ISNs on.
     pub relative: bool,
+    /// One line for a connection.
+    pub brief: bool,
 }
 
 /// A connection to a server.
@@ -40,14 +42,25 @@ impl Server {
         let name = path.display().to_string();
         let stream = UnixStream::connect(&path)
             .with_context(|| format!("--control {name}: no server answers"))?;
-        Ok(Self {
+        let mut server = Self {
             name,
             lines: BufReader::new(stream),
-        })
+        };
+        let greeting = server.line()?.with_context(|| server.gone())?;
+        Greeting::check(&greeting)
+            .map_err(|e| anyhow::anyhow!("--control {}: {e}", server.name))?;
+        Ok(server)
+    }
+
+    fn gone(&self) -> String {
+        format!("--control {}: the server has gone", self.name)
     }
 
     fn send(&mut self, request: &Request) -> Result<()> {
-        let mut line = serde_json::to_vec(request)?;
+        let mut line = serde_json::to_vec(&Versioned {
+            v: VERSION,
+            request,
+        })?;
         line.push(b'\n');
         let sent = self.lines.get_mut().write_all(&line);
         sent.with_context(|| format!("--control {}", self.name))
@@ -59,7 +72,10 @@ impl Server {
         self.lines
             .read_line(&mut line)
             .with_context(|| format!("--control {}", self.name))?;
-        if let Ok(refusal) = serde_json::from_str::<Refusal>(&line) {
+        // A list of one would pass for one.
+        if line.starts_with('{')
+            && let Ok(refusal) = serde_json::from_str::<Refusal>(&line)
+        {
             bail!("{}", refusal.error);
         }
         Ok((!line.is_empty()).then_some(line))
@@ -67,14 +83,20 @@ impl Server {
 
     fn ask(&mut self, request: &Request) -> Result<String> {
         self.send(request)?;
-        self.line()?
-            .with_context(|| format!("--control {}: the server has gone", self.name))
+        self.line()?.with_context(|| self.gone())
     }
 
     fn stats(&mut self) -> Result<(Instant, Stats)> {
         let line = self.ask(&Request::Stats)?;
         Ok((Instant::now(), serde_json::from_str(&line)?))
     }
+}
+
+#[derive(Serialize)]
+struct Versioned<'a> {
+    v: u32,
+    #[serde(flatten)]
+    request: &'a Request,
 }
 
 /// Prints; false when nobody reads any more.
@@ -90,32 +112,75 @@ fn print(text: &str) -> Result<bool> {
 /// Sends the request to the server and prints its answer.
 pub fn run(control: Option<&Path>, request: &Request, output: Output) -> Result<()> {
     let mut server = Server::connect(control)?;
-    if *request == Request::Trace {
-        return follow(server, output);
-    }
     let line = server.ask(request)?;
     let text = if output.json {
         line
     } else {
         match request {
-            Request::Stats => stats(&serde_json::from_str(&line)?, None),
-            Request::Conns => connections(&serde_json::from_str::<Vec<_>>(&line)?),
-            Request::Listens | Request::Policy { .. } => {
-                listens(&serde_json::from_str::<Vec<_>>(&line)?)
+            Request::Stats => text::stats(&serde_json::from_str(&line)?, None),
+            Request::Conns { .. } => {
+                text::connections(&serde_json::from_str::<Vec<_>>(&line)?, !output.brief)
             }
-            Request::Secret | Request::Rotate => secret(&serde_json::from_str(&line)?),
+            Request::Listens | Request::Policy { .. } => {
+                text::listens(&serde_json::from_str::<Vec<_>>(&line)?)
+            }
+            Request::Secret | Request::Rotate => text::secret(&serde_json::from_str(&line)?),
             Request::Reload => {
                 let reloaded: Reloaded = serde_json::from_str(&line)?;
                 format!("{reloaded}\n")
             }
-            Request::Trace => line,
+            Request::Doctor | Request::Drain { .. } | Request::Trace { .. } => line,
         }
     };
     print(&text).map(|_| ())
 }
 
-fn follow(mut server: Server, output: Output) -> Result<()> {
-    server.send(&Request::Trace)?;
+/// `tcp-user doctor` without an interface: what the server finds; true if nothing fails.
+pub fn doctor(control: Option<&Path>, json: bool) -> Result<bool> {
+    let line = Server::connect(control)?.ask(&Request::Doctor)?;
+    doctor::print(&serde_json::from_str::<Vec<doctor::Check>>(&line)?, json)
+}
+
+/// `tcp-user drain`: lets connections end and waits for it; true if none is left.
+pub fn drain(control: Option<&Path>, places: &[Place], wait: Duration, json: bool) -> Result<bool> {
+    let mut server = Server::connect(control)?;
+    let places = places.iter().map(ToString::to_string).collect();
+    let line = server.ask(&Request::Drain { places })?;
+    let drained: Vec<String> = serde_json::from_str(&line)?;
+    let end = Instant::now() + wait;
+    loop {
+        let (_, stats) = server.stats()?;
+        let ours = |l: &&ListenStats| drained.contains(&l.listen.place);
+        let open: u64 = stats.listens.iter().filter(ours).map(|l| l.open).sum();
+        let left = end.saturating_duration_since(Instant::now());
+        if open == 0 || left.is_zero() {
+            let text = if json {
+                serde_json::to_string(&Drained {
+                    places: drained,
+                    open,
+                })? + "\n"
+            } else {
+                format!("{}: {open} connections left\n", drained.join(" "))
+            };
+            print(&text)?;
+            return Ok(open == 0);
+        }
+        std::thread::sleep(left.min(Duration::from_millis(200)));
+    }
+}
+
+#[derive(Serialize)]
+struct Drained {
+    places: Vec<String>,
+    open: u64,
+}
+
+/// `tcp-user trace`: a ladder of what the server sees from now on.
+pub fn trace(control: Option<&Path>, filter: &Filter, output: Output) -> Result<()> {
+    let mut server = Server::connect(control)?;
+    server.send(&Request::Trace {
+        filter: filter.clone(),
+    })?;
     let mut ladder = Ladder::new(io::stdout().is_terminal(), output.relative);
     while let Some(line) = server.line()? {
         let text = if output.json {
@@ -146,9 +211,9 @@ pub fn rates(control: Option<&Path>, interval: Duration, watch: bool, json: bool
                 rates: &rates,
             })? + "\n"
         } else if clear {
-            format!("\x1b[H\x1b[2J{}", stats(&next.1, Some(&rates)))
+            format!("\x1b[H\x1b[2J{}", text::stats(&next.1, Some(&rates)))
         } else {
-            stats(&next.1, Some(&rates))
+            text::stats(&next.1, Some(&rates))
         };
         if !print(&text)? || !watch {
             return Ok(());
@@ -162,64 +227,6 @@ struct WithRates<'a> {
     #[serde(flatten)]
     stats: &'a Stats,
     rates: &'a Rates,
-}
-
-/// Growth of the counters, per second.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-struct Rates {
-    interval_s: f64,
-    xdp_frames: f64,
-    xdp: BTreeMap<String, f64>,
-    /// By [`Verdict::name`].
-    verdicts: BTreeMap<String, f64>,
-    /// By queue.
-    workers: Vec<WorkerRates>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-struct WorkerRates {
-    received: f64,
-    sent: f64,
-    frames: BTreeMap<String, f64>,
-}
-
-impl Rates {
-    fn between(before: &Stats, after: &Stats, time: Duration) -> Self {
-        let seconds = time.as_secs_f64().max(1e-9);
-        let rate = |before: u64, after: u64| after.saturating_sub(before) as f64 / seconds;
-        let all = |before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>| {
-            after
-                .iter()
-                .map(|(name, n)| {
-                    let then = before.get(name).copied().unwrap_or(0);
-                    (name.clone(), rate(then, *n))
-                })
-                .collect::<BTreeMap<_, _>>()
-        };
-        let xdp = all(&before.xdp, &after.xdp);
-        let mut verdicts = BTreeMap::new();
-        for counter in Counter::ALL {
-            *verdicts
-                .entry(counter.verdict().name().to_owned())
-                .or_default() += xdp.get(counter.name()).copied().unwrap_or(0.0);
-        }
-        Self {
-            interval_s: seconds,
-            xdp_frames: rate(before.xdp_frames, after.xdp_frames),
-            verdicts,
-            workers: before
-                .workers
-                .iter()
-                .zip(&after.workers)
-                .map(|(before, after)| WorkerRates {
-                    received: rate(before.received, after.received),
-                    sent: rate(before.sent, after.sent),
-                    frames: all(&before.frames, &after.frames),
-                })
-                .collect(),
-            xdp,
-        }
-    }
 }
 
 /// The only server's socket; of several, the only one in this network namespace.
@@ -252,168 +259,5 @@ fn find(directory: &Path) -> Result<PathBuf> {
                 names.join(" ")
             )
         }
-    }
-}
-
-/// One line of a table: total, rate, name.
-fn row(out: &mut String, indent: &str, total: u64, rate: Option<f64>, name: &str) {
-    let rate = rate.map_or_else(String::new, |r| format!(" {r:>11.0}/s"));
-    let _ = writeln!(out, "{indent}{total:>12}{rate}  {name}");
-}
-
-fn stats(stats: &Stats, rates: Option<&Rates>) -> String {
-    let mut out = String::new();
-    match rates {
-        Some(r) => {
-            let _ = writeln!(
-                out,
-                "XDP: {} frames, {:.0}/s over {:.1} s",
-                stats.xdp_frames, r.xdp_frames, r.interval_s
-            );
-        }
-        None => {
-            let _ = writeln!(out, "XDP: {} frames", stats.xdp_frames);
-        }
-    }
-    for verdict in [
-        Verdict::Answered,
-        Verdict::Redirected,
-        Verdict::Dropped,
-        Verdict::Pass,
-    ] {
-        let of = |c: &&Counter| c.verdict() == verdict;
-        let total = |c: &Counter| stats.xdp.get(c.name()).copied().unwrap_or(0);
-        let sum = Counter::ALL.iter().filter(of).map(total).sum();
-        if sum == 0 {
-            continue;
-        }
-        let rate = rates.and_then(|r| r.verdicts.get(verdict.name()).copied());
-        row(&mut out, "  ", sum, rate, verdict.name());
-        for counter in Counter::ALL.iter().filter(of).filter(|c| total(c) > 0) {
-            let rate = rates.and_then(|r| r.xdp.get(counter.name()).copied());
-            row(&mut out, "    ", total(counter), rate, counter.name());
-        }
-    }
-    for (i, worker) in stats.workers.iter().enumerate() {
-        let rates = rates.and_then(|r| r.workers.get(i));
-        let per_second = |rate: fn(&WorkerRates) -> f64| {
-            rates.map_or_else(String::new, |r| format!(" ({:.0}/s)", rate(r)))
-        };
-        let _ = writeln!(
-            out,
-            "queue {}: {} connections, {} frames in{}, {} out{}, {} dropped, {} not sendable",
-            worker.queue,
-            worker.connections,
-            worker.received,
-            per_second(|r| r.received),
-            worker.sent,
-            per_second(|r| r.sent),
-            worker.receive_dropped,
-            worker.send_invalid,
-        );
-        for (name, n) in worker.frames.iter().filter(|(_, n)| **n > 0) {
-            let rate = rates.and_then(|r| r.frames.get(name).copied());
-            row(&mut out, "    ", *n, rate, name);
-        }
-    }
-    if stats.trace_dropped > 0 {
-        let _ = writeln!(out, "trace records dropped: {}", stats.trace_dropped);
-    }
-    out
-}
-
-fn listens(listens: &[ListenInfo]) -> String {
-    let width = listens.iter().map(|l| l.place.len()).max().unwrap_or(0);
-    listens.iter().fold(String::new(), |mut out, l| {
-        let policy = l.policy.to_string();
-        let _ = writeln!(out, "{:<width$}  {policy:<8}  {}", l.place, l.app);
-        out
-    })
-}
-
-fn secret(secret: &SecretInfo) -> String {
-    if secret.in_s > 0.0 {
-        format!("{} in {:.0} s\n", secret.id, secret.in_s.ceil())
-    } else {
-        format!("{}\n", secret.id)
-    }
-}
-
-fn connections(connections: &[Connection]) -> String {
-    let mut out = format!(
-        "{:<12} {:<28} {:<28} {:>7} {:>7} {:>8} {:>8} {:>9} {:>6}\n",
-        "state", "client", "local", "recv-q", "send-q", "in", "out", "srtt", "retx"
-    );
-    for c in connections {
-        let srtt = c
-            .srtt_ms
-            .map_or_else(|| "-".to_owned(), |t| format!("{t:.3}ms"));
-        let _ = writeln!(
-            out,
-            "{:<12} {:<28} {:<28} {:>7} {:>7} {:>8} {:>8} {:>9} {:>6}",
-            c.state,
-            c.remote.to_string(),
-            c.local.to_string(),
-            c.recv_queue,
-            c.send_queue,
-            c.bytes_in,
-            c.bytes_out,
-            srtt,
-            c.retransmits,
-        );
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counted(syn_ack: u64, denied: u64) -> Stats {
-        let counters: Vec<_> = Counter::ALL
-            .iter()
-            .map(|c| match c {
-                Counter::SynAck => (*c, syn_ack),
-                Counter::DropDenied => (*c, denied),
-                _ => (*c, 0),
-            })
-            .collect();
-        Stats::new(&counters, &[])
-    }
-
-    #[test]
-    fn rates_are_grouped_by_verdict_and_leave_zeros_out() {
-        let (before, after) = (counted(100, 7), counted(1100, 7));
-        let rates = Rates::between(&before, &after, Duration::from_millis(500));
-        assert_eq!(
-            stats(&after, Some(&rates)),
-            "XDP: 1107 frames, 2000/s over 0.5 s\n          \
-             1100        2000/s  answered\n            \
-             1100        2000/s  syn_ack\n             \
-             7           0/s  dropped\n               \
-             7           0/s  drop_denied\n"
-        );
-        assert_eq!(
-            stats(&after, None),
-            "XDP: 1107 frames\n          \
-             1100  answered\n            \
-             1100  syn_ack\n             \
-             7  dropped\n               \
-             7  drop_denied\n"
-        );
-        let json = serde_json::to_value(WithRates {
-            stats: &after,
-            rates: &rates,
-        })
-        .expect("plain data");
-        assert_eq!(json["xdp"]["syn_ack"], 1100);
-        assert_eq!(json["rates"]["xdp"]["syn_ack"], 2000.0);
-        assert_eq!(json["rates"]["verdicts"]["answered"], 2000.0);
-    }
-
-    #[test]
-    fn a_server_that_started_anew_has_no_negative_rates() {
-        let rates = Rates::between(&counted(5, 0), &counted(2, 0), Duration::from_secs(1));
-        assert_eq!(rates.xdp["syn_ack"].to_string(), "0");
     }
 }

@@ -7,12 +7,13 @@ use crate::dataplane::nic::Nic;
 use crate::dataplane::offloads::Offloads;
 use crate::dataplane::xsk;
 use anyhow::{Context, Result, anyhow};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// As it should be.
@@ -24,23 +25,23 @@ pub enum Level {
 }
 
 /// One line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// What was looked at.
-    pub check: &'static str,
+    pub check: Cow<'static, str>,
     /// How it is.
     pub level: Level,
     /// What was found.
     pub found: String,
     /// What to do; empty if nothing.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub advice: String,
 }
 
 impl Check {
     fn ok(check: &'static str, found: impl Into<String>) -> Self {
         Self {
-            check,
+            check: check.into(),
             level: Level::Ok,
             found: found.into(),
             advice: String::new(),
@@ -65,14 +66,23 @@ impl Check {
 
 /// Looks at everything and prints it; true if nothing fails.
 pub fn run(interface: &str, json: bool) -> Result<bool> {
+    print(&checks(interface)?, json)
+}
+
+/// Looks at everything.
+pub fn checks(interface: &str) -> Result<Vec<Check>> {
     let nic = Nic::find(interface)
         .with_context(|| format!("--iface {interface}"))?
         .ok_or_else(|| anyhow!("--iface {interface}: no such interface"))?;
-    let checks = examine(&nic);
+    Ok(examine(&nic))
+}
+
+/// Prints what was found; true if nothing fails.
+pub fn print(checks: &[Check], json: bool) -> Result<bool> {
     let text = if json {
-        serde_json::to_string(&checks)? + "\n"
+        serde_json::to_string(checks)? + "\n"
     } else {
-        format(&checks)
+        format(checks)
     };
     // Nobody reads: the exit code still tells.
     let _ = std::io::stdout().write_all(text.as_bytes());

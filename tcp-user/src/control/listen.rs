@@ -145,6 +145,11 @@ impl Place {
         self.first..=self.last
     }
 
+    /// Whether a local end is there.
+    pub fn has(self, local: SocketAddr) -> bool {
+        self.addr.is_none_or(|addr| addr == local.ip()) && self.ports().contains(&local.port())
+    }
+
     fn overlaps(self, other: Self) -> bool {
         self.addr == other.addr && self.first <= other.last && other.first <= self.last
     }

@@ -6,13 +6,16 @@ pub mod attack;
 pub mod client;
 pub mod config;
 pub mod doctor;
+mod drain;
 pub mod embed;
+pub mod filter;
 pub mod flows;
 pub mod ladder;
 pub mod listen;
 pub mod loader;
 pub mod netlink;
 pub mod orders;
+pub mod rates;
 pub mod records;
 mod reload;
 pub mod secrets;
@@ -150,6 +153,7 @@ struct Server {
     desk: orders::Desk,
     /// What `tcp-user run` prints when it answers SYNs.
     ready: String,
+    drained: Vec<listen::Place>,
     _control: server::Socket,
 }
 
@@ -232,6 +236,7 @@ impl Server {
         }
         let (desk, orders) = orders::pair()?;
         control.serve(server::Sources {
+            interface: nic.name.clone(),
             counters: program.counters()?,
             workers: commands.clone(),
             hub: hub.clone(),
@@ -262,6 +267,7 @@ impl Server {
             attack,
             desk,
             ready,
+            drained: Vec::new(),
             _control: control,
         })
     }
@@ -347,6 +353,9 @@ impl Server {
             Order::Rotate(answer) => {
                 let _ = answer.send(self.replace_secret());
             }
+            Order::Drain(places, answer) => {
+                let _ = answer.send(self.drain(&places));
+            }
             Order::Reload(answer) => {
                 let _ = answer.send(self.reload());
             }
@@ -369,6 +378,7 @@ impl Server {
             .map_err(|e| e.to_string())?;
         tracing::info!(%place, %policy, "policy");
         self.listens = listens;
+        self.undrain();
         Ok(self.listen_infos())
     }
 
@@ -465,9 +475,8 @@ impl Server {
         let end = Instant::now() + self.config.shutdown.grace;
         while Instant::now() < end {
             // TIME-WAIT needs no waiting for: the kernel's RST to a late segment is harmless.
-            let open = server::infos(&commands)
-                .iter()
-                .any(|c| c.state != State::TimeWait);
+            let census = server::census(&commands);
+            let open = census.states.keys().any(|s| *s != State::TimeWait);
             let gone = self.workers.iter().any(Worker::is_finished);
             let again = told(stop, None, STOP_TICK)? == Some(Told::Stop);
             if !open || gone || again {

@@ -33,6 +33,8 @@ pub enum Order {
     Unbind(SocketAddr),
     /// Reads `cookie.secret_file` again, or draws a new secret.
     Rotate(Answer<SecretInfo>),
+    /// Lets the connections of these places end, or of all; answered with the places.
+    Drain(Vec<Place>, Answer<Vec<String>>),
     /// Reads the configuration again.
     Reload(Answer<Reloaded>),
 }

@@ -1,15 +1,76 @@
 //! What goes over the control socket: one JSON object a line.
 
-use super::listen::{Listen, Policy};
+use super::filter::{Filter, Sort};
+use super::listen::{Listen, Place, Policy};
 use crate::dataplane::DeviceStats;
+use crate::dataplane::query::Census;
 use crate::dataplane::worker::WorkerStats;
-use crate::proto::{ConnInfo, Direction, Disposition, TraceEvent};
+use crate::proto::{ConnInfo, Direction, Disposition, Options, TraceEvent};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use tcp_common::counters::Counter;
 use tcp_common::wire::Flags;
+
+/// Version of what goes over the socket. It grows when a client of before would
+/// misunderstand; fields that are added do not change it.
+pub const VERSION: u32 = 1;
+
+/// The first line that a server sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// [`VERSION`] of the server.
+    pub tcp_xdp: u32,
+    /// The program's version, for people.
+    pub server: String,
+    /// The interface.
+    pub iface: String,
+}
+
+impl Greeting {
+    /// What this server says.
+    pub fn new(interface: &str) -> Self {
+        Self {
+            tcp_xdp: VERSION,
+            server: env!("CARGO_PKG_VERSION").to_owned(),
+            iface: interface.to_owned(),
+        }
+    }
+
+    /// Reads a server's first line. An error names both versions.
+    pub fn check(line: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Any {
+            tcp_xdp: u32,
+        }
+        let other = |version: &str| {
+            format!(
+                "the server speaks {version} of the control protocol, this tcp-user version \
+                 {VERSION}: use the one that belongs to the server"
+            )
+        };
+        let any: Any = serde_json::from_str(line).map_err(|_| other("an unknown version"))?;
+        if any.tcp_xdp != VERSION {
+            return Err(other(&format!("version {}", any.tcp_xdp)));
+        }
+        serde_json::from_str(line).map_err(|_| other("an unknown version"))
+    }
+}
+
+/// Reads a client's line: a [`Request`], with the version that it is written in as `v`
+/// (or without).
+pub fn request(line: &str) -> Result<Request, String> {
+    let mut value: serde_json::Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
+    if let Some(version) = value.as_object_mut().and_then(|o| o.remove("v"))
+        && version != VERSION
+    {
+        return Err(format!(
+            "version {version} of the control protocol is unknown here, this is version {VERSION}"
+        ));
+    }
+    serde_json::from_value(value).map_err(|e| e.to_string())
+}
 
 /// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,9 +79,32 @@ pub enum Request {
     /// Answered with one [`Stats`].
     Stats,
     /// Answered with one list of [`Connection`]s.
-    Conns,
+    Conns {
+        /// Which.
+        #[serde(default)]
+        filter: Filter,
+        /// In which order.
+        #[serde(default)]
+        sort: Sort,
+        /// So many at most.
+        #[serde(default)]
+        limit: Option<usize>,
+    },
     /// Answered with a [`Segment`] a line, until the client goes.
-    Trace,
+    Trace {
+        /// Of which connections.
+        #[serde(default)]
+        filter: Filter,
+    },
+    /// Answered with a list of [`super::doctor::Check`]s.
+    Doctor,
+    /// Lets the connections of some places end, or of all if there is none; answered
+    /// with a list of the places.
+    Drain {
+        /// `ADDR:PORT` or `ADDR:PORT-PORT`.
+        #[serde(default)]
+        places: Vec<String>,
+    },
     /// Answered with a list of [`ListenInfo`]s.
     Listens,
     /// Gives a place another policy; answered as [`Self::Listens`].
@@ -108,8 +192,57 @@ pub struct Stats {
     pub xdp_frames: u64,
     /// One per queue.
     pub workers: Vec<Worker>,
+    /// Connections by state, TIME-WAIT entries among them.
+    #[serde(default)]
+    pub states: BTreeMap<String, u64>,
+    /// What is served.
+    #[serde(default)]
+    pub listens: Vec<ListenStats>,
     /// Trace records dropped because their reader was slow.
     pub trace_dropped: u64,
+}
+
+/// Counters of one listen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenStats {
+    /// Where and what.
+    #[serde(flatten)]
+    pub listen: ListenInfo,
+    /// Connections accepted since the start.
+    pub accepted: u64,
+    /// Connections now, TIME-WAIT left out.
+    pub open: u64,
+}
+
+/// Adds up what local ends of a census belong to each listen: the exact one, else the
+/// wildcard.
+pub fn listen_stats(listens: Vec<ListenInfo>, census: &Census) -> Vec<ListenStats> {
+    let places: Vec<Option<Place>> = listens.iter().map(|l| l.place.parse().ok()).collect();
+    let mut all: Vec<ListenStats> = listens
+        .into_iter()
+        .map(|listen| ListenStats {
+            listen,
+            accepted: 0,
+            open: 0,
+        })
+        .collect();
+    let find = |local: SocketAddr| {
+        let fits = |place: &Option<Place>| place.is_some_and(|p| p.has(local));
+        let exact = |place: &Option<Place>| place.is_some_and(|p| p.addr.is_some());
+        let fitting = places.iter().enumerate().filter(|(_, p)| fits(p));
+        fitting.max_by_key(|(_, p)| exact(p)).map(|(i, _)| i)
+    };
+    for (local, n) in &census.accepted {
+        if let Some(at) = find(*local) {
+            all[at].accepted += n;
+        }
+    }
+    for (local, n) in &census.open {
+        if let Some(at) = find(*local) {
+            all[at].open += n;
+        }
+    }
+    all
 }
 
 /// Counters of one worker.
@@ -146,6 +279,7 @@ impl Stats {
                 .enumerate()
                 .map(|(queue, w)| Worker::new(queue, w))
                 .collect(),
+            ..Self::default()
         }
     }
 }
@@ -202,6 +336,9 @@ pub struct Connection {
     pub recv_queue: usize,
     /// Smoothed round-trip time, milliseconds.
     pub srtt_ms: Option<f64>,
+    /// Variation of the round-trip time, milliseconds.
+    #[serde(default)]
+    pub rttvar_ms: f64,
     /// Retransmission timeout, milliseconds.
     pub rto_ms: f64,
     /// Congestion window, octets.
@@ -210,6 +347,30 @@ pub struct Connection {
     pub ssthresh: u32,
     /// Largest segment that we send, octets.
     pub mss: u16,
+    /// What was negotiated and set, by name: `ts`, `sack`, `ecn`, `nodelay`, `keepalive`.
+    #[serde(default)]
+    pub options: Vec<String>,
+    /// Shift counts of the client's windows and of ours.
+    #[serde(default)]
+    pub window_scale: (u8, u8),
+    /// Window that the client announces, octets.
+    #[serde(default)]
+    pub snd_wnd: u32,
+    /// Window that we announced and that is not used, octets.
+    #[serde(default)]
+    pub rcv_wnd: u32,
+    /// Octets in the network.
+    #[serde(default)]
+    pub in_flight: u32,
+    /// Retransmissions or probes in a row without an answer.
+    #[serde(default)]
+    pub backoff: u8,
+    /// Milliseconds since the last valid segment came.
+    #[serde(default)]
+    pub last_rcv_ms: u64,
+    /// Milliseconds since data was last sent.
+    #[serde(default)]
+    pub last_snd_ms: u64,
     /// Segments sent again.
     pub retransmits: u64,
     /// Octets received.
@@ -229,16 +390,37 @@ impl From<&ConnInfo> for Connection {
             send_queue: info.send_queue,
             recv_queue: info.recv_queue,
             srtt_ms: info.srtt.map(|t| t.as_secs_f64() * 1e3),
+            rttvar_ms: info.rttvar.as_secs_f64() * 1e3,
             rto_ms: info.rto.as_secs_f64() * 1e3,
             cwnd: info.cwnd,
             ssthresh: info.ssthresh,
             mss: info.mss,
+            options: option_names(info.options),
+            window_scale: info.options.shifts,
+            snd_wnd: info.snd_wnd,
+            rcv_wnd: info.rcv_wnd,
+            in_flight: info.in_flight,
+            backoff: info.backoff,
+            last_rcv_ms: info.heard.as_millis() as u64,
+            last_snd_ms: info.sent.as_millis() as u64,
             retransmits: info.retransmits,
             bytes_in: info.bytes_in,
             bytes_out: info.bytes_out,
             age_s: info.age.as_secs_f64(),
         }
     }
+}
+
+fn option_names(options: Options) -> Vec<String> {
+    let names = [
+        ("ts", options.timestamps),
+        ("sack", options.sack),
+        ("ecn", options.ecn),
+        ("nodelay", options.nodelay),
+        ("keepalive", options.keepalive),
+    ];
+    let set = names.iter().filter(|(_, on)| *on);
+    set.map(|(name, _)| (*name).to_owned()).collect()
 }
 
 /// One segment of a trace.
@@ -351,10 +533,63 @@ mod tests {
 
     #[test]
     fn requests_are_small_objects() {
-        let parse = |text| serde_json::from_str::<Request>(text);
-        assert_eq!(parse(r#"{"cmd":"stats"}"#).expect("valid"), Request::Stats);
-        assert_eq!(parse(r#"{"cmd":"trace"}"#).expect("valid"), Request::Trace);
-        assert!(parse(r#"{"cmd":"reboot"}"#).is_err());
+        assert_eq!(request(r#"{"cmd":"stats"}"#), Ok(Request::Stats));
+        let trace = Request::Trace {
+            filter: Filter::default(),
+        };
+        assert_eq!(request(r#"{"v":1,"cmd":"trace"}"#), Ok(trace));
+        let conns = r#"{"cmd":"conns","filter":{"port":80},"sort":"send-q","limit":3}"#;
+        let Ok(Request::Conns {
+            filter,
+            sort: Sort::SendQ,
+            limit: Some(3),
+        }) = request(conns)
+        else {
+            panic!("{:?}", request(conns));
+        };
+        assert_eq!(filter.port, Some(80));
+        assert!(request(r#"{"cmd":"reboot"}"#).is_err());
+        assert!(request("stats").is_err());
+    }
+
+    #[test]
+    fn another_version_is_one_clear_error() {
+        let error = request(r#"{"v":2,"cmd":"stats","more":1}"#).expect_err("unknown");
+        assert!(
+            error.contains("version 2") && error.contains("version 1"),
+            "{error}"
+        );
+        let line = serde_json::to_string(&Greeting::new("eth0")).expect("plain data");
+        assert_eq!(Greeting::check(&line), Ok(Greeting::new("eth0")));
+        let line = line.replace("\"tcp_xdp\":1", "\"tcp_xdp\":7");
+        let error = Greeting::check(&line).expect_err("unknown");
+        assert!(
+            error.contains("version 7") && !error.contains('\n'),
+            "{error}"
+        );
+        assert!(Greeting::check("SSH-2.0").is_err());
+    }
+
+    #[test]
+    fn listens_add_up_what_is_theirs() {
+        let info = |text: &str| ListenInfo::from(&text.parse::<Listen>().expect("valid"));
+        let local = |text: &str| text.parse::<SocketAddr>().expect("literal");
+        let census = Census {
+            accepted: [
+                (local("10.0.0.1:80"), 5),
+                (local("10.0.0.2:80"), 7),
+                (local("10.0.0.2:443"), 1),
+            ]
+            .into(),
+            open: [(local("10.0.0.2:80"), 2)].into(),
+            ..Census::default()
+        };
+        let listens = vec![info("*:80=http"), info("10.0.0.1:80=echo")];
+        let all: Vec<(u64, u64)> = listen_stats(listens, &census)
+            .iter()
+            .map(|l| (l.accepted, l.open))
+            .collect();
+        assert_eq!(all, [(7, 2), (5, 0)]);
     }
 
     #[test]

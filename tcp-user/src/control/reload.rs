@@ -61,6 +61,7 @@ impl Server {
             .serve(wanted)
             .map_err(|error| error.to_string())?;
         self.listens = wanted.to_vec();
+        self.undrain();
         Ok(true)
     }
 }

@@ -1,11 +1,14 @@
 //! The control socket: a client sends one [`Request`] a line and gets JSON lines.
 
+use super::doctor;
+use super::filter::{Filter, Sort};
+use super::listen::Place;
 use super::loader::Counters;
 use super::orders::{Desk, Order};
-use super::records::{Connection, Refusal, Request, Stats};
+use super::records::{self, Connection, Greeting, Refusal, Request, Stats};
 use super::trace::Hub;
+use crate::dataplane::query::{Census, Query};
 use crate::dataplane::worker::{Command, Commands, WorkerStats};
-use crate::proto::ConnInfo;
 use serde::Serialize;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -27,6 +30,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the server answers from.
 pub struct Sources {
+    /// The interface.
+    pub interface: String,
     /// The XDP program's counters.
     pub counters: Counters,
     /// The workers, by queue.
@@ -127,13 +132,36 @@ impl Drop for Socket {
 
 fn answer(client: &UnixStream, sources: &Sources) -> io::Result<()> {
     client.set_write_timeout(Some(Duration::from_secs(5)))?;
+    send(client, &Greeting::new(&sources.interface))?;
     let mut lines = BufReader::new(io::Read::take(client, MAX_REQUEST));
     let mut line = String::new();
     while lines.read_line(&mut line)? > 0 {
-        match serde_json::from_str(line.trim()) {
+        match records::request(line.trim()) {
             Ok(Request::Stats) => send(client, &stats(sources))?,
-            Ok(Request::Conns) => send(client, &connections(&sources.workers))?,
-            Ok(Request::Trace) => return stream(client, sources),
+            Ok(Request::Conns {
+                filter,
+                sort,
+                limit,
+            }) => {
+                let found = filter
+                    .normalize()
+                    .map(|filter| connections(&sources.workers, filter, sort, limit));
+                reply(client, found)?;
+            }
+            Ok(Request::Trace { filter }) => match filter.normalize() {
+                Ok(filter) => return stream(client, sources, &filter),
+                Err(error) => reply::<()>(client, Err(error))?,
+            },
+            Ok(Request::Doctor) => {
+                let checks = doctor::checks(&sources.interface);
+                reply(client, checks.map_err(|e| format!("{e:#}")))?;
+            }
+            Ok(Request::Drain { places }) => {
+                let places: Result<Vec<Place>, _> = places.iter().map(|p| p.parse()).collect();
+                let done = places
+                    .and_then(|places| sources.desk.order(|answer| Order::Drain(places, answer)));
+                reply(client, done)?;
+            }
             Ok(Request::Listens) => reply(client, sources.desk.order(Order::Listens))?,
             Ok(Request::Policy { place, policy }) => {
                 let done = place.parse().and_then(|place| {
@@ -146,7 +174,7 @@ fn answer(client: &UnixStream, sources: &Sources) -> io::Result<()> {
             Ok(Request::Secret) => reply(client, sources.desk.order(Order::Secret))?,
             Ok(Request::Rotate) => reply(client, sources.desk.order(Order::Rotate))?,
             Ok(Request::Reload) => reply(client, sources.desk.order(Order::Reload))?,
-            Err(error) => reply::<()>(client, Err(error.to_string()))?,
+            Err(error) => reply::<()>(client, Err(error))?,
         }
         line.clear();
         lines.get_mut().set_limit(MAX_REQUEST);
@@ -167,7 +195,7 @@ fn send(mut client: &UnixStream, value: &impl Serialize) -> io::Result<()> {
     client.write_all(&line)
 }
 
-fn stream(client: &UnixStream, sources: &Sources) -> io::Result<()> {
+fn stream(client: &UnixStream, sources: &Sources, filter: &Filter) -> io::Result<()> {
     let watcher = sources.hub.watch();
     let mut out = io::BufWriter::new(client);
     loop {
@@ -183,6 +211,14 @@ fn stream(client: &UnixStream, sources: &Sources) -> io::Result<()> {
             }
             Err(RecvTimeoutError::Disconnected) => return out.flush(),
         };
+        // Whichever side is in the state that is asked for.
+        let states = [&segment.client, &segment.server];
+        if !states
+            .iter()
+            .any(|state| filter.matches(segment.remote, segment.local, state))
+        {
+            continue;
+        }
         serde_json::to_writer(&mut out, &segment)?;
         out.write_all(b"\n")?;
     }
@@ -221,15 +257,40 @@ pub fn stats(sources: &Sources) -> Stats {
     let workers: Vec<WorkerStats> = ask(&sources.workers, Command::Stats);
     let mut stats = Stats::new(&sources.counters.read(), &workers);
     stats.trace_dropped = sources.hub.dropped();
+    let census = census(&sources.workers);
+    stats.states = census
+        .states
+        .iter()
+        .map(|(state, n)| (state.to_string(), *n))
+        .collect();
+    // None while the server stops.
+    let listens = sources.desk.order(Order::Listens).unwrap_or_default();
+    stats.listens = records::listen_stats(listens, &census);
     stats
 }
 
-/// All connections and TIME-WAIT entries.
-pub fn connections(workers: &[Commands]) -> Vec<Connection> {
-    infos(workers).iter().map(Connection::from).collect()
+/// Connections and TIME-WAIT entries.
+fn connections(
+    workers: &[Commands],
+    filter: Filter,
+    sort: Sort,
+    limit: Option<usize>,
+) -> Vec<Connection> {
+    let query = Query {
+        filter: Arc::new(move |info| filter.matches_info(info)),
+        rank: sort.rank(),
+        limit: limit.unwrap_or(usize::MAX),
+    };
+    let found = ask(workers, |to| Command::Connections(query.clone(), to)).concat();
+    let best = query.select(found.into_iter());
+    best.iter().map(Connection::from).collect()
 }
 
-/// The same as the engine has them.
-pub fn infos(workers: &[Commands]) -> Vec<ConnInfo> {
-    ask(workers, Command::Connections).concat()
+/// How many connections all workers have.
+pub fn census(workers: &[Commands]) -> Census {
+    let mut sum = Census::default();
+    for census in ask(workers, Command::Census) {
+        sum.add(&census);
+    }
+    sum
 }

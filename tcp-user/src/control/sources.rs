@@ -71,6 +71,12 @@ impl Prefix {
         }
     }
 
+    /// Whether an address is in it.
+    pub fn contains(self, addr: IpAddr) -> bool {
+        let addr = addr.to_canonical();
+        addr.is_ipv4() == self.addr.is_ipv4() && Self { addr, ..self }.masked() == self.addr
+    }
+
     /// Length in the trie, where IPv4 addresses are IPv4-mapped.
     const fn trie_len(self) -> u32 {
         match self.addr {
@@ -83,6 +89,13 @@ impl Prefix {
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

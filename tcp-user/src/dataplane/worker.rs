@@ -4,6 +4,7 @@
 //! what happened and sends what came of it. Then it sleeps in `ppoll` until there are
 //! frames, a command or a timer. The clock is read once per turn.
 
+use super::query::{Census, Drained, Query, Taker};
 use super::{Device, DeviceStats, Transmit};
 use crate::proto::{Config, ConnInfo, Disposition, Endpoint, Event, Instant, TraceEvent};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -46,6 +47,8 @@ pub trait Application {
     fn may_sleep(&mut self) -> bool {
         true
     }
+    /// The same for some local ends, in place of those of the last call.
+    fn handle_drained(&mut self, now: Instant, endpoint: &mut Endpoint, drained: Drained);
 }
 
 /// The flows that XDP sends to userspace.
@@ -73,8 +76,12 @@ pub enum Command {
     Configure(Box<Config>),
     /// Trace on or off.
     Trace(bool),
-    /// All connections.
-    Connections(Sender<Vec<ConnInfo>>),
+    /// Some or all connections.
+    Connections(Query, Sender<Vec<ConnInfo>>),
+    /// How many connections there are.
+    Census(Sender<Census>),
+    /// Local ends whose idle connections are to be closed from now on.
+    Drained(Drained),
     /// Counters.
     Stats(Sender<WorkerStats>),
     /// Which of these flows have a connection or a TIME-WAIT entry here.
@@ -182,6 +189,7 @@ impl Worker {
                     peers: Vec::new(),
                     handed_over: 0,
                     frames: under_way,
+                    census: Taker::default(),
                 }
                 .run()
             })?;
@@ -232,6 +240,7 @@ struct Turns<D, A> {
     peers: Vec<Commands>,
     handed_over: u64,
     frames: Arc<AtomicUsize>,
+    census: Taker,
 }
 
 impl<D: Device, A: Application> Turns<D, A> {
@@ -306,9 +315,13 @@ impl<D: Device, A: Application> Turns<D, A> {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
                 Event::FlowEnded(flow) => self.flows.remove(&flow),
-                other => self
-                    .application
-                    .handle_event(now, &mut self.endpoint, other),
+                other => {
+                    if let Event::Accepted(id) = other {
+                        self.census.count(self.endpoint.flow(id));
+                    }
+                    self.application
+                        .handle_event(now, &mut self.endpoint, other);
+                }
             }
         }
         self.application.finish_events();
@@ -380,8 +393,15 @@ impl<D: Device, A: Application> Turns<D, A> {
                 }
                 Ok(Command::Configure(config)) => self.endpoint.set_config(&config),
                 Ok(Command::Trace(on)) => self.endpoint.set_trace(on),
-                Ok(Command::Connections(to)) => {
-                    let _ = to.send(self.endpoint.infos(now));
+                Ok(Command::Connections(query, to)) => {
+                    let _ = to.send(query.select(self.endpoint.each_info(now)));
+                }
+                Ok(Command::Census(to)) => {
+                    let _ = to.send(self.census.take(now, &self.endpoint));
+                }
+                Ok(Command::Drained(drained)) => {
+                    self.application
+                        .handle_drained(now, &mut self.endpoint, drained);
                 }
                 Ok(Command::Stats(to)) => {
                     let _ = to.send(self.stats());

@@ -60,7 +60,7 @@ mod wheel;
 
 pub use config::{Config, Keys};
 pub use congestion::Algorithm;
-pub use endpoint::{ConnId, ConnInfo, Disposition, Endpoint, Refused};
+pub use endpoint::{ConnId, ConnInfo, Disposition, Endpoint, Options, Refused};
 pub use event::{CloseReason, Event};
 pub use instant::Instant;
 pub use state::State;

@@ -18,6 +18,7 @@ mod lifecycle;
 mod loss;
 mod malformed;
 mod net;
+mod operate;
 mod policy;
 mod raw;
 mod scale;

@@ -6,7 +6,10 @@
 //! - `reply`: answers that need no connection
 
 mod demux;
+mod info;
 mod reply;
+
+pub use info::{ConnInfo, Options};
 
 use self::reply::{Replies, Reply};
 use super::config::Keys;
@@ -22,7 +25,6 @@ use super::{CloseReason, Config, Event, Instant, State, TraceEvent};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 use std::collections::VecDeque;
-use std::time::Duration;
 use tcp_common::flow::FlowKey;
 
 /// Names a connection for the application. Ids of closed connections are not
@@ -99,42 +101,6 @@ impl Disposition {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the connection is closed")]
 pub struct Refused;
-
-/// What `conns` shows of a connection.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnInfo {
-    /// `None` for a TIME-WAIT entry.
-    pub id: Option<ConnId>,
-    /// Its 4-tuple.
-    pub flow: FlowKey,
-    /// Its state; `Closed` if only unread data is left of it.
-    pub state: State,
-    /// Octets written and not acknowledged.
-    pub send_queue: usize,
-    /// Octets received and not read.
-    pub recv_queue: usize,
-    /// Smoothed round-trip time, once measured.
-    pub srtt: Option<Duration>,
-    /// Retransmission timeout, backoff included.
-    pub rto: Duration,
-    /// Octets believed to be in the network: those outstanding less what is lost or
-    /// received (RFC 6675 §4).
-    pub in_flight: u32,
-    /// Congestion window, octets.
-    pub cwnd: u32,
-    /// Slow start threshold, octets.
-    pub ssthresh: u32,
-    /// Octets of text in a segment at most.
-    pub mss: u16,
-    /// Segments sent more than once.
-    pub retransmits: u64,
-    /// Octets of text received in order.
-    pub bytes_in: u64,
-    /// Octets of sequence space sent, retransmissions included.
-    pub bytes_out: u64,
-    /// Since the cookie came back.
-    pub age: Duration,
-}
 
 /// Trace records kept when nobody polls them.
 const MAX_TRACE: usize = 1 << 16;
@@ -450,32 +416,6 @@ impl Endpoint {
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Every connection and TIME-WAIT entry, for `conns`.
-    pub fn infos(&self, now: Instant) -> Vec<ConnInfo> {
-        let connections = self.connections.iter().map(|(index, c)| ConnInfo {
-            id: self.id(index),
-            ..c.info(now)
-        });
-        let time_waits = self.time_waits.iter().map(|entry| ConnInfo {
-            id: None,
-            flow: entry.flow,
-            state: State::TimeWait,
-            send_queue: 0,
-            recv_queue: 0,
-            srtt: None,
-            rto: Duration::ZERO,
-            in_flight: 0,
-            cwnd: 0,
-            ssthresh: 0,
-            mss: 0,
-            retransmits: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            age: Duration::ZERO,
-        });
-        connections.chain(time_waits).collect()
     }
 
     /// Counts by [`Disposition`] in its order, for `stats`.
