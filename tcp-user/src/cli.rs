@@ -183,9 +183,9 @@ pub struct Run {
     #[arg(long)]
     pub replace: bool,
     /// What to serve: ADDR is an IPv4 address, an [IPv6] address or * for every address
-    /// of the interface, PORT a port or a range (1000-2000); APP is echo, discard, chargen
-    /// or http; POLICY is cookie (default), observe or off. Repeatable; those of the
-    /// configuration file are served, too
+    /// of the interface, PORT a port or a range (1000-2000); APP is echo, discard, chargen,
+    /// http or proxy:HOST:PORT[,HOST:PORT...]; POLICY is cookie (default), observe or off.
+    /// Repeatable; those of the configuration file are served, too
     #[arg(
         long,
         value_name = "ADDR:PORT=APP[@POLICY]",

@@ -59,6 +59,11 @@
 //! a copy and is counted: with receive-side scaling it does not happen. Control talks to it through a channel and an
 //! eventfd, next to the AF_XDP socket in one `ppoll`: an idle worker sleeps.
 //!
+//! **A proxied connection stays in its worker.** The sockets to backends are the kernel's, and
+//! one epoll descriptor per worker stands for all of them in the `ppoll` in which the worker
+//! sleeps. What comes from a client is written to its backend in the same turn, without a thread,
+//! a task or a channel in between: [`app::proxy`].
+//!
 //! **Frames stay where they are.** The engine reads received frames in the UMEM and
 //! writes those to send into it. A frame is back on the fill ring as soon as the engine
 //! has copied its payload into the connection's receive buffer, so a slow application

@@ -45,7 +45,20 @@ const TEST_TOOLS: &[Tool] = &[
     ("nft", "nftables"),
     ("iperf3", "iperf3"),
     ("wrk", "wrk"),
+    ("nginx", "nginx"),
+    (
+        "/usr/lib/nginx/modules/ngx_stream_module.so",
+        "libnginx-mod-stream",
+    ),
+    ("haproxy", "haproxy"),
+    ("redis-benchmark", "redis-tools"),
+    ("openssl", "openssl"),
 ];
+
+/// Packages that start a service, which nobody has asked for.
+const DAEMONS: &[&str] = &["nginx", "haproxy"];
+/// Debian asks this program whether a service may start.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// For what the machine is set up; each includes the one before.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,7 +170,36 @@ impl Setup {
         // `--no-remove`: rustc-web replaces Debian's rustc, and that is the user's decision.
         let mut command = apt_get()?;
         command.args(["install", "--no-install-recommends", "--no-remove"]);
-        self.run(name, command.args(names))
+        self.without_services(name, &names, command.args(&names))
+    }
+
+    /// Runs an installation so that no service of these packages starts, now or later.
+    fn without_services(&self, name: &str, packages: &[&str], install: &mut Command) -> Result<()> {
+        let daemons = packages.iter().filter(|name| DAEMONS.contains(name));
+        let daemons: Vec<_> = daemons.copied().collect();
+        if daemons.is_empty() {
+            return self.run(name, install);
+        }
+        let shell = |script: &str| -> Result<Command> {
+            let mut command = process::as_root("sh", "keep services from starting")?;
+            command.args(["-c", script]);
+            Ok(command)
+        };
+        let forbid = !Path::new(POLICY).exists();
+        if forbid {
+            let script = format!(r"printf '#!/bin/sh\nexit 101\n' >{POLICY} && chmod 755 {POLICY}");
+            self.run(name, &mut shell(&script)?)?;
+        }
+        let installed = self.run(name, install);
+        if forbid {
+            self.run(name, &mut shell(&format!("rm {POLICY}"))?)?;
+        }
+        installed?;
+        if Path::new("/run/systemd/system").exists() {
+            let mut systemctl = process::as_root("systemctl", "keep services from starting")?;
+            self.run(name, systemctl.arg("disable").args(daemons))?;
+        }
+        Ok(())
     }
 
     fn toolchain(&mut self) -> Result<Toolchain> {
@@ -268,7 +310,11 @@ impl Setup {
         };
         let missing = |tools: &[Tool]| -> Vec<Tool> {
             let absent = tools.iter().filter(|tool| which(program(tool)).is_none());
-            absent.copied().collect()
+            // A file is in its place only on Debian; elsewhere it may be part of the program.
+            absent
+                .filter(|tool| apt || !tool.0.starts_with('/'))
+                .copied()
+                .collect()
         };
         let absent = missing(tools);
         if !absent.is_empty() {

@@ -5,6 +5,7 @@ mod chargen;
 mod discard;
 mod echo;
 mod http;
+pub mod proxy;
 pub mod task;
 
 use crate::dataplane::query::Drained;
@@ -16,11 +17,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::str::FromStr;
 use std::sync::Arc;
 
 /// The apps by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum App {
     /// Returns every octet.
     Echo,
@@ -34,7 +36,12 @@ pub enum App {
     TokioEcho,
     /// A [`crate::net::TcpListener`] of this process; not for `--listen`.
     Stream,
+    /// Splices to a backend.
+    Proxy(Arc<proxy::Pool>),
 }
+
+/// What the name of [`App::Proxy`] begins with.
+const PROXY: &str = "proxy:";
 
 impl App {
     const ALL: [(&'static str, Self); 6] = [
@@ -47,7 +54,7 @@ impl App {
     ];
 
     /// Whether it is a task that accepts streams: [`task::serve`].
-    pub const fn is_task(self) -> bool {
+    pub const fn is_task(&self) -> bool {
         matches!(self, Self::TokioEcho)
     }
 }
@@ -56,18 +63,27 @@ impl FromStr for App {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
+        if let Some(target) = name.strip_prefix(PROXY) {
+            return Ok(Self::Proxy(Arc::new(proxy::Pool::new(target.parse()?))));
+        }
         Self::ALL
             .iter()
             .find(|(n, app)| *n == name && *app != Self::Stream)
-            .map(|(_, app)| *app)
+            .map(|(_, app)| app.clone())
             .ok_or_else(|| {
-                format!("unknown app `{name}` (echo, discard, chargen, http or tokio-echo)")
+                format!(
+                    "unknown app `{name}` (echo, discard, chargen, http, tokio-echo or \
+                     proxy:HOST:PORT)"
+                )
             })
     }
 }
 
 impl fmt::Display for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Proxy(pool) = self {
+            return write!(f, "{PROXY}{pool}");
+        }
         let name = Self::ALL
             .iter()
             .find(|(_, app)| app == self)
@@ -103,6 +119,7 @@ struct Shared {
     scratch: Box<[u8; SCRATCH]>,
     chargen: chargen::Pattern,
     content: http::Content,
+    proxy: proxy::Shared,
 }
 
 /// Octets moved at a time.
@@ -152,6 +169,7 @@ enum Task {
     Chargen(chargen::Chargen),
     Http(http::Http),
     Stream(Attached),
+    Proxy(Box<proxy::Splice>),
 }
 
 impl Task {
@@ -162,8 +180,17 @@ impl Task {
             App::Discard => Self::Discard(discard::Discard::default()),
             App::Chargen => Self::Chargen(chargen::Chargen::default()),
             App::Http => Self::Http(http::Http::default()),
+            App::Proxy(pool) => Self::Proxy(Box::new(proxy::Splice::new(pool))),
             App::TokioEcho | App::Stream => return None,
         })
+    }
+
+    /// The connection is there.
+    fn start(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Proxy(app) => app.start(cx),
+            _ => self.run(cx),
+        }
     }
 
     /// Goes on as far as data and buffers allow.
@@ -173,6 +200,7 @@ impl Task {
             Self::Discard(app) => app.run(cx),
             Self::Chargen(app) => app.run(cx),
             Self::Http(app) => app.run(cx),
+            Self::Proxy(app) => app.run(cx),
             // It has events of its own.
             Self::Stream(_) => {}
         }
@@ -187,6 +215,8 @@ pub struct Apps {
     streams: Streams,
     draining: bool,
     drained: Option<Drained>,
+    /// Scratch for `handle_ready`.
+    signals: Vec<(ConnId, proxy::Signal)>,
 }
 
 impl Apps {
@@ -199,9 +229,11 @@ impl Apps {
                 scratch: Box::new([0; SCRATCH]),
                 chargen: chargen::Pattern::new(),
                 content: http::Content::new(),
+                proxy: proxy::Shared::new(),
             },
             streams: Streams::new(wake),
             draining: false,
+            signals: Vec::new(),
             drained: None,
         }
     }
@@ -237,19 +269,30 @@ impl Apps {
             return;
         };
         self.tasks.insert(id, task);
-        self.run(now, endpoint, id);
+        self.with(now, endpoint, id, Task::start);
     }
 
     fn run(&mut self, now: Instant, endpoint: &mut Endpoint, id: ConnId) {
+        self.with(now, endpoint, id, Task::run);
+    }
+
+    fn with(
+        &mut self,
+        now: Instant,
+        endpoint: &mut Endpoint,
+        id: ConnId,
+        verb: impl FnOnce(&mut Task, &mut Context<'_>),
+    ) {
         let draining = self.is_draining(endpoint, id);
         if let Some(task) = self.tasks.get_mut(&id) {
-            task.run(&mut Context {
+            let mut cx = Context {
                 now,
                 endpoint,
                 id,
                 shared: &mut self.shared,
                 draining,
-            });
+            };
+            verb(task, &mut cx);
         }
     }
 }
@@ -273,11 +316,13 @@ impl Application for Apps {
                     self.tasks.remove(&id);
                 }
             }
-            Event::Closed(id, reason) => {
-                if let Some(Task::Stream(mut stream)) = self.tasks.remove(&id) {
+            Event::Closed(id, reason) => match self.tasks.remove(&id) {
+                Some(Task::Stream(mut stream)) => {
                     stream.handle_closed(reason, &mut self.streams);
                 }
-            }
+                Some(Task::Proxy(mut app)) => app.closed(reason),
+                _ => {}
+            },
             Event::FlowEnded(_) => {}
         }
     }
@@ -312,6 +357,27 @@ impl Application for Apps {
     fn handle_drained(&mut self, now: Instant, endpoint: &mut Endpoint, drained: Drained) {
         self.drained = Some(drained);
         self.run_all(now, endpoint);
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.shared.proxy.fd()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.shared.proxy.deadline()
+    }
+
+    fn handle_ready(&mut self, now: Instant, endpoint: &mut Endpoint) {
+        let mut signals = std::mem::take(&mut self.signals);
+        self.shared.proxy.signals(now, &mut signals);
+        for (id, signal) in signals.drain(..) {
+            self.with(now, endpoint, id, |task, cx| {
+                if let Task::Proxy(app) = task {
+                    app.signal(cx, signal);
+                }
+            });
+        }
+        self.signals = signals;
     }
 }
 

@@ -45,7 +45,7 @@ async fn serve(app: App, listener: TcpListener) {
                     }
                 });
             }
-            App::Echo | App::Discard | App::Chargen | App::Http | App::Stream => {}
+            App::Echo | App::Discard | App::Chargen | App::Http | App::Stream | App::Proxy(_) => {}
         }
     }
 }

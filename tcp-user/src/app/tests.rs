@@ -22,20 +22,20 @@ const PORT: u16 = 40_000;
 const IRS: u32 = 0xffff_fff0;
 
 /// A client's end of the wire, and the worker at the other.
-struct Client {
+pub(super) struct Client {
     device: MemoryDevice,
-    worker: Worker,
+    pub(super) worker: Worker,
     port: u16,
     seq: u32,
     ack: u32,
-    received: Vec<u8>,
-    finished: bool,
-    reset: bool,
+    pub(super) received: Vec<u8>,
+    pub(super) finished: bool,
+    pub(super) reset: bool,
 }
 
 impl Client {
     /// A connection to `app`, its cookie ACK not yet sent.
-    fn new(app: App, port: u16) -> Self {
+    pub(super) fn new(app: App, port: u16) -> Self {
         let key = Key { k0: 1, k1: 2 };
         let secrets = Secrets {
             keys: [key; 2],
@@ -50,7 +50,7 @@ impl Client {
             dropped: Arc::default(),
         };
         let endpoint = Endpoint::new(Config::default(), secrets, 1);
-        let lookup: super::Lookup = Arc::new(move |_| Some(Service::App(app)));
+        let lookup: super::Lookup = Arc::new(move |_| Some(Service::App(app.clone())));
         let apps = move |wake| Apps::new(lookup, wake);
         let worker = Worker::spawn(0, far, endpoint, apps, Box::new(()), trace).expect("a thread");
         Self {
@@ -65,7 +65,7 @@ impl Client {
         }
     }
 
-    fn send(&mut self, data: &[u8], fin: bool) {
+    pub(super) fn send(&mut self, data: &[u8], fin: bool) {
         let packet = PacketBuilder::ethernet2([2; 6], [4; 6])
             .ipv4(CLIENT, SERVER, 64)
             .tcp(PORT, self.port, self.seq, 60_000)
@@ -80,8 +80,22 @@ impl Client {
         self.seq = self.seq.wrapping_add(data.len() as u32 + u32::from(fin));
     }
 
+    /// An RST.
+    pub(super) fn abort(&mut self) {
+        let packet = PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4(CLIENT, SERVER, 64)
+            .tcp(PORT, self.port, self.seq, 60_000)
+            .ack(self.ack)
+            .rst();
+        self.device.transmit(|mut buffer| {
+            let room = buffer.len();
+            packet.write(&mut buffer, &[]).expect("it fits");
+            Some(room - buffer.len())
+        });
+    }
+
     /// Takes what comes, in order, and acknowledges it, until `done`.
-    fn run_until(&mut self, done: impl Fn(&Self) -> bool) {
+    pub(super) fn run_until(&mut self, done: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !done(self) {
             assert!(
@@ -120,7 +134,7 @@ impl Client {
     }
 
     /// Connections and TIME-WAIT entries of the worker.
-    fn connections(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         let (to, from) = channel();
         self.worker
             .commands()
@@ -130,7 +144,7 @@ impl Client {
             .len()
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         self.worker.commands().send(Command::Abort);
         self.worker.join().expect("no panic");
     }

@@ -5,10 +5,12 @@
 //! octets.
 
 mod load;
+mod proxy;
 mod reload;
 mod text;
 
 pub use load::{Checked, Origin};
+pub use proxy::Proxy;
 pub use reload::{Changes, LIVE};
 pub use text::default_text;
 
@@ -33,6 +35,8 @@ pub struct Config {
     pub cookie: Cookie,
     /// `xdp.*`: the XDP program.
     pub xdp: Xdp,
+    /// `proxy.*`: connections to backends.
+    pub proxy: Proxy,
     /// `shutdown.*`: the end.
     pub shutdown: Shutdown,
 }
@@ -363,7 +367,8 @@ impl Config {
             self.xdp.rst_rate <= MAX_RATE,
             "must be between 0 (no limit) and 5000 per second",
         )?;
-        self.xdp.sources().map(|_| ())
+        self.xdp.sources()?;
+        self.proxy.check()
     }
 
     /// What the engine gets to know. The rest (MTU, checksums) depends on the interface.

@@ -160,7 +160,7 @@ impl Place {
 }
 
 /// One `--listen`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// Where.
     pub place: Place,
@@ -275,7 +275,7 @@ pub fn set_policy(listens: &mut Vec<Listen>, place: Place, policy: Policy) -> Re
             "{place} is not (or not as a whole) served by a listen"
         ));
     };
-    let whole = listens[at];
+    let whole = listens[at].clone();
     let part = |first: u16, last: u16, policy| Listen {
         place: Place {
             first,
@@ -283,7 +283,7 @@ pub fn set_policy(listens: &mut Vec<Listen>, place: Place, policy: Policy) -> Re
             ..place
         },
         policy,
-        ..whole
+        app: whole.app.clone(),
     };
     let mut parts = Vec::with_capacity(3);
     if whole.place.first < place.first {
@@ -396,7 +396,7 @@ mod tests {
         );
         let both = parse(&["*:80=http", "192.0.2.1:80=echo"]);
         check(&both).expect("different places");
-        let table = Table::new(both.iter().map(|l| (l.place, l.app)));
+        let table = Table::new(both.iter().map(|l| (l.place, l.app.clone())));
         let at = |a: &str| table.find(a.parse().expect("literal"));
         assert_eq!(at("192.0.2.1:80"), Some(App::Echo));
         assert_eq!(at("192.0.2.2:80"), Some(App::Http));
@@ -415,7 +415,7 @@ mod tests {
             "192.0.2.1:1500-1600=discard",
         ]);
         check(&listens).expect("no overlap");
-        let table = Table::new(listens.iter().map(|l| (l.place, l.app)));
+        let table = Table::new(listens.iter().map(|l| (l.place, l.app.clone())));
         let at = |a: &str| table.find(a.parse().expect("literal"));
         for (addr, app) in [
             ("192.0.2.2:999", None),

@@ -15,6 +15,7 @@ pub mod listen;
 pub mod loader;
 pub mod netlink;
 pub mod orders;
+pub mod proxied;
 pub mod rates;
 pub mod records;
 mod reload;
@@ -25,7 +26,7 @@ pub mod sources;
 pub mod sweep;
 pub mod trace;
 
-use crate::app::{App, Apps, Service};
+use crate::app::{App, Apps, Service, proxy};
 use crate::dataplane::nic::Nic;
 use crate::dataplane::tap::{Pcap, Tap};
 use crate::dataplane::worker::{Command, Commands, Worker};
@@ -39,6 +40,7 @@ use listen::Listen;
 use loader::{Mode, Program};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use orders::Order;
@@ -154,6 +156,7 @@ struct Server {
     /// What `tcp-user run` prints when it answers SYNs.
     ready: String,
     drained: Vec<listen::Place>,
+    _backends: proxy::Watch,
     _control: server::Socket,
 }
 
@@ -176,6 +179,8 @@ impl Server {
         let pcap = pcap
             .map(|path| Pcap::create(&path).with_context(|| format!("--pcap {}", path.display())))
             .transpose()?;
+
+        let backends = open_backends(&listens, &config)?;
 
         let mut engine = config.engine();
         engine.mtu = (nic.mtu as usize).min(xsk::MAX_PACKET) as u16;
@@ -241,6 +246,7 @@ impl Server {
             workers: commands.clone(),
             hub: hub.clone(),
             desk: desk.clone(),
+            pools: backends.pools(),
         })?;
         let attack = attack_watch(&config, &program)?;
         let sweep = sweep::Sweep::new(program.flows()?, commands);
@@ -268,6 +274,7 @@ impl Server {
             desk,
             ready,
             drained: Vec::new(),
+            _backends: backends,
             _control: control,
         })
     }
@@ -524,6 +531,29 @@ fn told(stop: &Stop, orders: Option<&orders::Inbox>, timeout: Duration) -> Resul
         Ok(_) => stop.take(),
         Err(e) => Err(e.into()),
     }
+}
+
+/// Finds and watches the backends of all listens.
+fn open_backends(listens: &[Listen], config: &Config) -> Result<proxy::Watch> {
+    let mut watch = proxy::Watch::new(config.proxy.settings());
+    let mut any = false;
+    for listen in listens {
+        if let App::Proxy(pool) = &listen.app {
+            watch
+                .open(pool)
+                .map_err(|e| anyhow!("--listen {listen}: {e}"))?;
+            any = true;
+        }
+    }
+    if any {
+        // A connection to a backend takes a descriptor.
+        let limit = Resource::RLIMIT_NOFILE;
+        let (soft, hard) = getrlimit(limit)?;
+        if soft < hard {
+            setrlimit(limit, hard, hard)?;
+        }
+    }
+    Ok(watch)
 }
 
 /// `--trace`: the ladder on stdout.

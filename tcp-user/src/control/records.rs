@@ -2,6 +2,7 @@
 
 use super::filter::{Filter, Sort};
 use super::listen::{Listen, Place, Policy};
+use super::proxied::Proxied;
 use crate::dataplane::DeviceStats;
 use crate::dataplane::query::Census;
 use crate::dataplane::worker::WorkerStats;
@@ -200,6 +201,9 @@ pub struct Stats {
     pub listens: Vec<ListenStats>,
     /// Trace records dropped because their reader was slow.
     pub trace_dropped: u64,
+    /// One per listen that is proxied.
+    #[serde(default)]
+    pub proxies: Vec<Proxied>,
 }
 
 /// Counters of one listen.
@@ -274,6 +278,7 @@ impl Stats {
             xdp: xdp.iter().map(|(c, n)| (c.name().to_owned(), *n)).collect(),
             xdp_frames: xdp.iter().map(|(_, n)| n).sum(),
             trace_dropped: workers.iter().map(|w| w.trace_dropped).max().unwrap_or(0),
+            proxies: Vec::new(),
             workers: workers
                 .iter()
                 .enumerate()

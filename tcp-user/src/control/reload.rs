@@ -49,7 +49,10 @@ impl Server {
     /// Gives the listens the policies of the file; false if it has others.
     fn follow_listens(&mut self, wanted: &[Listen]) -> Result<bool, String> {
         let of = |list: &[Listen]| {
-            let mut places: Vec<_> = list.iter().map(|l| (l.place.to_string(), l.app)).collect();
+            let mut places: Vec<_> = list
+                .iter()
+                .map(|l| (l.place.to_string(), l.app.clone()))
+                .collect();
             places.sort_by(|a, b| a.0.cmp(&b.0));
             places
         };

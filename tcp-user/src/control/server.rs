@@ -5,8 +5,10 @@ use super::filter::{Filter, Sort};
 use super::listen::Place;
 use super::loader::Counters;
 use super::orders::{Desk, Order};
+use super::proxied::Proxied;
 use super::records::{self, Connection, Greeting, Refusal, Request, Stats};
 use super::trace::Hub;
+use crate::app::proxy::Pools;
 use crate::dataplane::query::{Census, Query};
 use crate::dataplane::worker::{Command, Commands, WorkerStats};
 use serde::Serialize;
@@ -40,6 +42,8 @@ pub struct Sources {
     pub hub: Hub,
     /// Takes orders to the main thread.
     pub desk: Desk,
+    /// The backends.
+    pub pools: Pools,
 }
 
 /// The socket's file; removed when dropped.
@@ -266,6 +270,12 @@ pub fn stats(sources: &Sources) -> Stats {
     // None while the server stops.
     let listens = sources.desk.order(Order::Listens).unwrap_or_default();
     stats.listens = records::listen_stats(listens, &census);
+    stats.proxies = sources
+        .pools
+        .list()
+        .iter()
+        .map(|p| Proxied::new(p))
+        .collect();
     stats
 }
 

@@ -31,11 +31,11 @@ impl Services {
                 let local = SocketAddr::new(addr, listen.place.first);
                 let (acceptor, listener) = net::listener(local, BACKLOG);
                 if let Some(tasks) = &services.tasks {
-                    tasks.serve(listen.app, listener);
+                    tasks.serve(listen.app.clone(), listener);
                 }
                 Service::Streams(acceptor)
             } else {
-                Service::App(listen.app)
+                Service::App(listen.app.clone())
             };
             services.all.push((listen.place, service));
         }

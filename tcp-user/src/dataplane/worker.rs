@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::{TimeSpec, TimeValLike};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
@@ -49,6 +49,19 @@ pub trait Application {
     }
     /// The same for some local ends, in place of those of the last call.
     fn handle_drained(&mut self, now: Instant, endpoint: &mut Endpoint, drained: Drained);
+
+    /// A descriptor that is readable when [`Self::handle_ready`] has something to do.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// When it has something to do whatever the descriptor says.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The descriptor is readable, or the deadline is over.
+    fn handle_ready(&mut self, _now: Instant, _endpoint: &mut Endpoint) {}
 }
 
 /// The flows that XDP sends to userspace.
@@ -243,8 +256,16 @@ struct Turns<D, A> {
     census: Taker,
 }
 
+/// Why a sleep ended, frames and timers apart.
+struct Awake {
+    commands: bool,
+    /// The application's descriptor is readable.
+    ready: bool,
+}
+
 impl<D: Device, A: Application> Turns<D, A> {
     fn run(mut self) -> io::Result<()> {
+        let mut ready = false;
         loop {
             let now = clock();
             self.receive(now);
@@ -252,6 +273,10 @@ impl<D: Device, A: Application> Turns<D, A> {
                 self.endpoint.handle_timeout(now);
             }
             self.handle_events(now);
+            if ready || self.application.deadline().is_some_and(|at| at <= now) {
+                self.application.handle_ready(now, &mut self.endpoint);
+                self.handle_events(now);
+            }
             self.application.handle_requests(now, &mut self.endpoint);
             let (sent, full) = self.send(now);
             let flushed = self.device.flush()?;
@@ -269,7 +294,9 @@ impl<D: Device, A: Application> Turns<D, A> {
             } else {
                 None
             };
-            if self.sleep(now, timeout)? && self.handle_commands() {
+            let awake = self.sleep(now, timeout)?;
+            ready = awake.ready;
+            if awake.commands && self.handle_commands() {
                 return Ok(());
             }
         }
@@ -351,30 +378,38 @@ impl<D: Device, A: Application> Turns<D, A> {
         }
     }
 
-    /// Sleeps until there is something to do; true if there are commands.
-    fn sleep(&mut self, now: Instant, at_most: Option<Duration>) -> io::Result<bool> {
+    /// Sleeps until there is something to do.
+    fn sleep(&mut self, now: Instant, at_most: Option<Duration>) -> io::Result<Awake> {
         let at_most = if self.application.may_sleep() {
             at_most
         } else {
             Some(Duration::ZERO)
         };
-        let deadline = self.endpoint.poll_deadline().map(|at| at - now);
+        let deadlines = [self.endpoint.poll_deadline(), self.application.deadline()];
+        let deadline = deadlines.into_iter().flatten().min().map(|at| at - now);
         let timeout = match (deadline, at_most) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        let fd = self.device.fd();
+        let wake = self.wake.as_fd();
+        let application = self.application.fd();
         let mut fds = [
-            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
-            PollFd::new(fd.unwrap_or(self.wake.as_fd()), PollFlags::POLLIN),
-        ];
+            wake,
+            self.device.fd().unwrap_or(wake),
+            application.unwrap_or(wake),
+        ]
+        .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         let timeout = timeout.map(TimeSpec::from_duration);
         match ppoll(&mut fds, timeout, None) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(e) => return Err(e.into()),
         }
-        let awake = fds[0].any().unwrap_or(false);
-        if awake {
+        let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+        let awake = Awake {
+            commands: is_ready(&fds[0]),
+            ready: application.is_some() && is_ready(&fds[2]),
+        };
+        if awake.commands {
             // Only resets the counter; it cannot block.
             let _ = self.wake.read();
         }

@@ -20,6 +20,8 @@ mod malformed;
 mod net;
 mod operate;
 mod policy;
+mod programs;
+mod proxy;
 mod raw;
 mod scale;
 mod secret;

@@ -84,6 +84,9 @@ pub(super) fn stats(stats: &Stats, rates: Option<&Rates>) -> String {
             states.collect::<Vec<_>>().join(", ")
         );
     }
+    for proxied in &stats.proxies {
+        let _ = write!(out, "{proxied}");
+    }
     if stats.trace_dropped > 0 {
         let _ = writeln!(out, "trace records dropped: {}", stats.trace_dropped);
     }

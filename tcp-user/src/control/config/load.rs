@@ -31,7 +31,7 @@ impl Origin {
     /// The configuration with all listens. What is wrong is named with its place.
     pub fn load(&self) -> Result<Config, anyhow::Error> {
         let mut config = Config::load(self.file.as_deref(), &self.assignments)?;
-        config.listen.extend(&self.listens);
+        config.listen.extend(self.listens.iter().cloned());
         if config.listen.is_empty() {
             anyhow::bail!("nothing to serve: give --listen, or listen in the --config file");
         }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::app::proxy::header::Version;
+use crate::app::proxy::pool::Balance;
 
 fn set(assignments: &[&str]) -> Result<Config, Error> {
     let list: Vec<String> = assignments.iter().map(|s| (*s).to_owned()).collect();
@@ -27,6 +29,9 @@ fn assignments_of_each_kind() {
         "xdp.allow=10.0.0.0/8, fd00::/8",
         r#"xdp.deny=["10.1.0.0/16"]"#,
         "xdp.syn_ack_rate=100",
+        "proxy.balance=least-connections",
+        "proxy.proxy_protocol=v2",
+        "proxy.idle_timeout=1m",
     ])
     .expect("all valid");
     assert_eq!(c.tcp.msl, Duration::from_millis(500));
@@ -38,6 +43,10 @@ fn assignments_of_each_kind() {
     assert_eq!((c.xdp.allow.len(), c.xdp.deny.len()), (2, 1));
     assert_eq!((c.xdp.syn_ack_rate, c.xdp.rst_rate), (100, 0));
     assert_eq!(c.tcp.rto_min, Duration::from_millis(250));
+    let proxy = c.proxy.settings();
+    assert_eq!(proxy.balance, Balance::LeastConnections);
+    assert_eq!(proxy.header, Version::V2);
+    assert_eq!(proxy.idle_timeout, Duration::from_mins(1));
     assert_eq!(c.cookie.secret_file, Some(PathBuf::from("/etc/key")));
 }
 
@@ -57,6 +66,10 @@ fn what_is_wrong_is_named_in_one_line() {
         ("xdp.deny=[1]", "list of prefixes"),
         ("xdp.rst_rate=5001", "xdp.rst_rate"),
         ("cookie.attack_rate=0", "cookie.attack_rate"),
+        ("proxy.balance=fair", "fair"),
+        ("proxy.proxy_protocol=v3", "v3"),
+        ("proxy.connect_timeout=0s", "proxy.connect_timeout"),
+        ("proxy.health_fall=0", "proxy.health_fall"),
     ] {
         let message = set(&[bad]).expect_err(bad).to_string();
         assert!(message.contains(names), "{bad}: {message}");

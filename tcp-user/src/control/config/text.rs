@@ -1,6 +1,6 @@
 //! The configuration as TOML with comments, made from the declarations.
 
-use super::{Config, Cookie, Shutdown, Tcp, Xdp};
+use super::{Config, Cookie, Proxy, Shutdown, Tcp, Xdp};
 use documented::DocumentedFields;
 use std::fmt::Write as _;
 
@@ -47,6 +47,7 @@ fn sections() -> Vec<Section> {
         of::<Tcp>("tcp"),
         of::<Cookie>("cookie"),
         of::<Xdp>("xdp"),
+        of::<Proxy>("proxy"),
         of::<Shutdown>("shutdown"),
     ]
 }
