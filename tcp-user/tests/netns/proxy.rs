@@ -5,7 +5,7 @@ use crate::lab::{Lab, Server, V4, V6, noise};
 use crate::programs::{Directory, nginx, nginx_in, wrk};
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
-use tcp_user::control::records::Proxy;
+use tcp_user::control::proxied::Proxied;
 
 const BACKEND: &str = "127.0.0.1:8080";
 /// Answers that say who gave them.
@@ -19,7 +19,7 @@ fn serve(lab: &Lab, target: &str, extra: &[&str]) -> Server {
 }
 
 /// The only proxied listen.
-fn proxy(server: &Server) -> Proxy {
+fn proxy(server: &Server) -> Proxied {
     let mut proxies = server.stats().proxies;
     assert_eq!(proxies.len(), 1);
     proxies.remove(0)
@@ -32,7 +32,7 @@ fn fds(server: &Server) -> usize {
 
 /// Waits until every connection has ended, and checks that each was counted once and that
 /// no descriptor is left.
-fn settled(server: &Server, descriptors: usize) -> Proxy {
+fn settled(server: &Server, descriptors: usize) -> Proxied {
     let start = Instant::now();
     loop {
         let proxy = proxy(server);
