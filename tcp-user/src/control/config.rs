@@ -57,8 +57,9 @@ pub struct Tcp {
     /// keepalive probe (RFC 9293 §3.8.4).
     #[serde(with = "duration")]
     pub keepalive: Duration,
-    /// `tcp.congestion`, default `"cubic"`: congestion control, `"cubic"` (RFC 9438) or
-    /// `"reno"` (RFC 5681, RFC 6582).
+    /// `tcp.congestion`, default `"cubic"`: congestion control, `"cubic"` (RFC 9438),
+    /// `"reno"` (RFC 5681, RFC 6582) or `"bbr"` (version 1; for paths that lose segments without
+    /// being congested; without ECN).
     pub congestion: Congestion,
     /// `tcp.recv_buffer`, octets, default 1048576: receive buffer of one connection at
     /// most; it bounds the window that we announce. At least 4096.
@@ -117,6 +118,8 @@ pub enum Congestion {
     Cubic,
     /// The windows of `NewReno` (RFC 5681, RFC 6582).
     Reno,
+    /// BBR, version 1.
+    Bbr,
 }
 
 /// `cookie.*`
@@ -381,6 +384,7 @@ impl Config {
             congestion: match self.tcp.congestion {
                 Congestion::Cubic => proto::Algorithm::Cubic,
                 Congestion::Reno => proto::Algorithm::Reno,
+                Congestion::Bbr => proto::Algorithm::Bbr,
             },
             recv_buffer,
             send_buffer: self.tcp.send_buffer,
@@ -388,7 +392,8 @@ impl Config {
             keepalive_interval: self.tcp.keepalive_interval,
             max_retries: self.tcp.max_retries,
             fin_timeout: self.tcp.fin_timeout,
-            ecn: self.tcp.ecn,
+            // BBR would not heed the marks.
+            ecn: self.tcp.ecn && self.tcp.congestion != Congestion::Bbr,
             max_connections: self.tcp.max_connections as usize,
             initial_window: u16::try_from(recv_buffer).unwrap_or(u16::MAX),
             window_scale: window_scale(recv_buffer),

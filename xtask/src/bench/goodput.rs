@@ -43,8 +43,9 @@ enum Peer {
 }
 
 impl Peer {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Ours("cubic"),
+        Self::Ours("bbr"),
         Self::Kernel("cubic"),
         Self::Kernel("bbr"),
         Self::Kernel("reno"),

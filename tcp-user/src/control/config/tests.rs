@@ -58,7 +58,7 @@ fn what_is_wrong_is_named_in_one_line() {
         ("msl=1s", "msl"),
         ("tcp.msl", "key=value"),
         ("tcp.msl=fast", "fast"),
-        ("tcp.congestion=bbr", "bbr"),
+        ("tcp.congestion=vegas", "vegas"),
         ("cookie.slot=0", "cookie.slot"),
         ("tcp.max_connections=-1", "max_connections"),
         ("tcp.recv_buffer=1", "tcp.recv_buffer"),

@@ -10,13 +10,18 @@
 //! idle for an RTO            on_idle_restart, before the next segment
 //! ```
 //!
+//! One that goes by a model of the path ([`Bbr`]) hears of every segment sent and of
+//! every delivery instead, in recovery or not, and paces what goes out.
+//!
 //! What turns out to have been no loss is undone by putting back a copy of the controller.
 
+mod bbr;
 mod cubic;
 mod prr;
 mod reno;
 
 use super::Instant;
+pub(crate) use bbr::Bbr;
 pub(crate) use cubic::Cubic;
 pub(crate) use prr::Prr;
 pub(crate) use reno::Reno;
@@ -41,6 +46,26 @@ pub enum Algorithm {
     Cubic,
     /// `NewReno` (RFC 5681, RFC 6582).
     Reno,
+    /// BBR, version 1: for paths that lose segments without being congested.
+    Bbr,
+}
+
+/// What an ACK delivered, or a timer found lost, for a model of the path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delivery {
+    pub(crate) now: Instant,
+    /// Octets.
+    pub(crate) octets: u32,
+    /// When the latest of them were sent.
+    pub(crate) sent_at: Option<Instant>,
+    /// Their round trip, if it can be told.
+    pub(crate) rtt: Option<Duration>,
+    /// Octets in flight now.
+    pub(crate) pipe: u32,
+    /// Octets that were found lost.
+    pub(crate) lost: u32,
+    /// Losses are being repaired.
+    pub(crate) recovering: bool,
 }
 
 /// What an ACK of new data says.
@@ -99,6 +124,8 @@ pub(crate) enum Controller {
     Cubic(Cubic),
     /// `NewReno`.
     Reno(Reno),
+    /// BBR. Its state is large.
+    Bbr(Box<Bbr>),
 }
 
 impl Controller {
@@ -107,15 +134,51 @@ impl Controller {
         match algorithm {
             Algorithm::Cubic => Self::Cubic(Cubic::new(mss)),
             Algorithm::Reno => Self::Reno(Reno::new(mss)),
+            Algorithm::Bbr => Self::Bbr(Box::new(Bbr::new(mss))),
         }
+    }
+
+    /// The one that goes by a model of the path.
+    pub(crate) fn model(&mut self) -> Option<&mut Bbr> {
+        match self {
+            Self::Bbr(bbr) => Some(bbr),
+            Self::Cubic(_) | Self::Reno(_) => None,
+        }
+    }
+
+    /// What [`Self::undo`] wants; a model only needs to know that there was nothing.
+    pub(crate) fn snapshot(&self) -> Option<Self> {
+        (!matches!(self, Self::Bbr(_))).then(|| self.clone())
     }
 
     /// The last reduction was a mistake: everything as in `before`, and the window at
     /// least as it is.
-    pub(crate) fn undo(&mut self, before: Self) {
-        let cwnd = self.cwnd().max(before.cwnd());
-        *self = before;
-        self.set_cwnd(cwnd);
+    pub(crate) fn undo(&mut self, before: Option<Self>) {
+        match (self, before) {
+            (Self::Bbr(bbr), _) => bbr.undo(),
+            (this, Some(before)) => {
+                let cwnd = this.cwnd().max(before.cwnd());
+                *this = before;
+                this.set_cwnd(cwnd);
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// Whether pacing lets another segment out.
+    pub(crate) fn has_credit(&self) -> bool {
+        match self {
+            Self::Bbr(bbr) => bbr.has_credit(),
+            Self::Cubic(_) | Self::Reno(_) => true,
+        }
+    }
+
+    /// When pacing does, if not now.
+    pub(crate) fn credit_at(&self) -> Option<Instant> {
+        match self {
+            Self::Bbr(bbr) => bbr.credit_at(),
+            Self::Cubic(_) | Self::Reno(_) => None,
+        }
     }
 }
 
@@ -125,6 +188,7 @@ macro_rules! each {
         match $self {
             Self::Cubic($c) => $call,
             Self::Reno($c) => $call,
+            Self::Bbr($c) => $call,
         }
     };
 }

@@ -12,7 +12,7 @@ use super::rack::{Evidence, Rack};
 use super::scoreboard::{Range, Scoreboard, Verdict};
 use super::timer::NEVER;
 use super::{Connection, Instant, Segment};
-use crate::proto::congestion::{Ack, Congestion, Controller, Prr};
+use crate::proto::congestion::{Ack, Congestion, Controller, Delivery, Prr};
 use std::time::Duration;
 use tcp_common::seq::SeqNum;
 
@@ -33,7 +33,7 @@ pub(super) enum Recovery {
 /// How to go back if the recovery was a mistake.
 #[derive(Clone, Debug)]
 struct Undo {
-    before: Controller,
+    before: Option<Controller>,
     /// The first retransmission: when it went out, milliseconds of our clock, and its end
     /// (RFC 3522 §3.2).
     first: Option<(u32, SeqNum)>,
@@ -91,6 +91,8 @@ struct News {
     /// Round trip of what was sent last and only once. What was sent earlier may have
     /// waited for an ACK that was lost.
     rtt: Option<Duration>,
+    /// When what was sent last went out, the last time.
+    sent_at: Option<Instant>,
     /// Some of it was sent more than once.
     again: bool,
     /// D-SACK (RFC 2883).
@@ -222,12 +224,15 @@ impl Connection {
         if entered {
             self.enter_recovery(f, in_flight_before, arrival.flight);
         }
-        if f.recovery == Recovery::Fast && (delivered > 0 || entered) {
+        let is_modelled = self.model_path(now, f, &news, delivered, lost);
+        if !is_modelled && f.recovery == Recovery::Fast && (delivered > 0 || entered) {
             let safe = arrival.acked > 0 && lost == 0;
             self.reduce(f, delivered, safe);
         }
         f.unspent = f.unspent.saturating_add(delivered);
-        if arrival.acked > 0 && was != Recovery::Fast && f.recovery != Recovery::Fast {
+        if is_modelled {
+            // It knows already.
+        } else if arrival.acked > 0 && was != Recovery::Fast && f.recovery != Recovery::Fast {
             self.grow(now, f, &news);
         }
         if arrival.acked > 0 && self.snd.una.after(f.round_end) {
@@ -256,6 +261,7 @@ impl Connection {
         let reordering = &mut self.reordering;
         let mut note = |rack: &mut Rack, range: &Range| {
             news.octets += range.len();
+            news.sent_at = news.sent_at.max(Some(range.sent_at));
             if range.again {
                 news.again = true;
             } else {
@@ -414,7 +420,7 @@ impl Connection {
     /// what was sacked.
     fn enter_recovery(&mut self, f: &mut Flight, in_flight: u32, flight: u32) {
         f.undo = Some(Undo {
-            before: self.congestion.clone(),
+            before: self.congestion.snapshot(),
             first: None,
             needed: false,
             octets: 0,
@@ -424,6 +430,30 @@ impl Connection {
         f.prr = Prr::new(in_flight, f.unspent);
         f.probes = Probes::default();
         self.congestion.on_loss(flight);
+    }
+
+    /// Tells the congestion control that goes by a model of the path; false if there is none.
+    fn model_path(
+        &mut self,
+        now: Instant,
+        f: &Flight,
+        news: &News,
+        octets: u32,
+        lost: u32,
+    ) -> bool {
+        let Some(model) = self.congestion.model() else {
+            return false;
+        };
+        model.on_delivery(&Delivery {
+            now,
+            octets,
+            sent_at: news.sent_at,
+            rtt: news.rtt.filter(|_| !news.again),
+            pipe: f.pipe(),
+            lost,
+            recovering: f.recovery != Recovery::None,
+        });
+        true
     }
 
     fn reduce(&mut self, f: &mut Flight, delivered: u32, safe: bool) {
@@ -466,7 +496,8 @@ impl Connection {
             if entered {
                 self.enter_recovery(f, in_flight, out);
             }
-            if lost > 0 && f.recovery == Recovery::Fast {
+            let is_modelled = self.model_path(now, f, &News::default(), 0, lost);
+            if !is_modelled && lost > 0 && f.recovery == Recovery::Fast {
                 self.reduce(f, 0, false);
             }
             self.schedule_probe(now, f);
@@ -494,7 +525,7 @@ impl Connection {
         }
         if self.retries == 1 {
             f.undo = Some(Undo {
-                before: self.congestion.clone(),
+                before: self.congestion.snapshot(),
                 first: None,
                 needed: false,
                 octets: 0,

@@ -51,6 +51,18 @@ impl Connection {
         self.snd.una != self.snd.nxt
     }
 
+    /// Text or the FIN waits to be sent for the first time.
+    fn has_unsent(&self) -> bool {
+        self.queued() > self.snd.nxt.distance_from(self.snd.una)
+    }
+
+    /// When pacing lets the next segment out, if that is what it waits for.
+    pub(super) fn paced_until(&self) -> Option<Instant> {
+        let flight = self.flight.as_ref()?;
+        let waits = flight.board.lost() > 0 || self.has_unsent();
+        self.congestion.credit_at().filter(|_| waits)
+    }
+
     /// Something was sent and is not acknowledged, or waits to be sent.
     pub(super) fn has_unacknowledged(&self) -> bool {
         self.is_outstanding() || self.queued() > 0
@@ -108,13 +120,15 @@ impl Connection {
         self.plan_new()
     }
 
-    /// Whether the congestion window has room. One segment may always be in flight.
+    /// Whether the congestion window has room, and pacing lets it out. One segment may always be in flight.
     fn fits(&self, len: usize) -> bool {
         let Some(flight) = &self.flight else {
             return true;
         };
         let pipe = flight.pipe();
-        pipe == 0 || flight.force || pipe + len as u32 <= self.congestion.cwnd()
+        pipe == 0
+            || flight.force
+            || (pipe + len as u32 <= self.congestion.cwnd() && self.congestion.has_credit())
     }
 
     /// Octets of `[start, end)` once more, as many as a segment takes.
@@ -372,6 +386,9 @@ impl Connection {
             .flight
             .take()
             .unwrap_or_else(|| Box::new(Flight::new(una, srtt)));
+        if let Some(model) = self.congestion.model() {
+            model.on_sent(now, end.distance_from(plan.seq), flight.pipe());
+        }
         if again {
             self.retransmits = self.retransmits.saturating_add(1);
             flight.on_retransmit(plan.seq, end, now);
@@ -392,6 +409,13 @@ impl Connection {
             self.schedule_probe(now, &mut flight);
         }
         let pipe = flight.pipe();
+        let is_all = flight.board.lost() == 0 && !self.has_unsent();
+        if let Some(model) = self.congestion.model()
+            && is_all
+            && pipe < model.cwnd()
+        {
+            model.on_app_limited(pipe);
+        }
         self.flight = Some(flight);
         if plan.fin {
             self.client.saw_our_fin();

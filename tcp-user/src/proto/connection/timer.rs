@@ -47,7 +47,8 @@ impl Connection {
     pub(in crate::proto) fn next_deadline(&self) -> Instant {
         let t = &self.timers;
         let loss = self.flight.as_ref().map_or(NEVER, |f| f.deadline);
-        t.retransmit.min(t.ack).min(t.idle).min(loss)
+        let paced = self.paced_until().unwrap_or(NEVER);
+        t.retransmit.min(t.ack).min(t.idle).min(loss).min(paced)
     }
 
     /// Fires what is due.
@@ -55,6 +56,9 @@ impl Connection {
         if self.timers.ack <= now {
             self.timers.ack = NEVER;
             self.ack_now = true;
+        }
+        if let Some(model) = self.congestion.model() {
+            model.refill(now);
         }
         if self.flight.as_ref().is_some_and(|f| f.deadline <= now) {
             self.loss_timeout(now);

@@ -33,7 +33,7 @@ use self::client::Close;
 use self::link::Faults;
 use self::rng::Rng;
 use self::sim::Plan;
-use crate::proto::Config;
+use crate::proto::{Algorithm, Config};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -83,6 +83,12 @@ fn any_config(rng: &mut Rng) -> Config {
         initial_window: rng.pick(&[1_460, 14_600, 65_535]),
         mtu: rng.pick(&[1_280, 1_500]),
         trace: rng.chance(0.1),
+        congestion: rng.pick(&[
+            Algorithm::Cubic,
+            Algorithm::Cubic,
+            Algorithm::Reno,
+            Algorithm::Bbr,
+        ]),
         ..Config::default()
     }
 }
