@@ -38,7 +38,7 @@ fn check_end(lab: &Lab, start: Instant, what: &str) {
 #[test]
 #[ignore = "needs root"]
 fn a_download_over_a_lossy_path_is_exact() {
-    for congestion in ["cubic", "reno"] {
+    for congestion in ["cubic", "reno", "bbr"] {
         let lab = Lab::new();
         let _server = lab.serve(&["--set", &format!("tcp.congestion={congestion}")]);
         for (per_mille, len) in PATHS {
