@@ -25,6 +25,11 @@ pub const FLOWS: &str = "FLOWS";
 /// this [`FlowKey::filter_slot`]. Where there are none a SYN needs no look-up: a flood
 /// of them would each find a place in a large table that no cache holds.
 pub const FLOW_FILTER: &str = "FLOW_FILTER";
+/// `HashMap<ListenKey, Shield>`: the kernel's listening sockets that are shielded, by the
+/// address that they are bound to (unspecified: any of its family) and port.
+pub const SHIELDS: &str = "SHIELDS";
+/// `LruHashMap<FlowKey, u64>`: when a connection was let through to a kernel listener.
+pub const ADMITTED: &str = "ADMITTED";
 /// `PerCpuArray<u64>`: see [`crate::counters`].
 pub const COUNTERS: &str = "COUNTERS";
 /// `XskMap`: AF_XDP socket by queue.
@@ -40,6 +45,8 @@ pub mod port {
     pub const SOME_ADDR: u32 = 2;
     /// With [`ANY_ADDR`]: only watched, see [`super::policy::OBSERVE`].
     pub const ANY_OBSERVE: u32 = 4;
+    /// With [`ANY_ADDR`]: for the kernel's listener, see [`super::policy::KERNEL`].
+    pub const ANY_KERNEL: u32 = 8;
 }
 
 /// Values of a `LISTENS` entry: what happens to segments without a flow.
@@ -50,6 +57,26 @@ pub mod policy {
     pub const COOKIE: u32 = 1;
     /// They pass to the kernel, and what would have been answered is counted.
     pub const OBSERVE: u32 = 2;
+    /// SYNs are answered with cookies of the kernel, for a socket of its own that listens.
+    pub const KERNEL: u32 = 3;
+}
+
+/// Bits of [`Shield::flags`].
+pub mod shield {
+    /// Timestamps are offered back, and in them the options below: the kernel reads them
+    /// from there (`net.ipv4.tcp_timestamps = 2`).
+    pub const TIMESTAMPS: u8 = 1;
+    /// Window scale may be agreed on (`net.ipv4.tcp_window_scaling`).
+    pub const WINDOW_SCALE: u8 = 2;
+    /// SACK may be agreed on (`net.ipv4.tcp_sack`).
+    pub const SACK: u8 = 4;
+    /// ECN may be agreed on (`net.ipv4.tcp_ecn`).
+    pub const ECN: u8 = 8;
+    /// The kernel always makes cookies (`net.ipv4.tcp_syncookies = 2`), so if it makes none
+    /// then there is no room for the connection.
+    pub const ALWAYS: u8 = 16;
+    /// SYNs are the kernel's for now.
+    pub const QUIET: u8 = 32;
 }
 
 /// Values of a `SOURCES` entry; the longest prefix decides.
@@ -190,7 +217,24 @@ impl Flow {
     }
 }
 
+/// Value of `SHIELDS`: what an answer must agree with in the socket that the kernel will
+/// make of the connection. 8 octets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Shield {
+    /// Octets that the new socket can receive, before they are rounded down to a
+    /// multiple of its MSS.
+    pub space: u32,
+    /// MSS to announce.
+    pub mss: u16,
+    /// The new socket's shift count.
+    pub window_scale: u8,
+    /// [`shield`] bits.
+    pub flags: u8,
+}
+
 const _: () = assert!(size_of::<Config>() == 40);
+const _: () = assert!(size_of::<Shield>() == 8);
 const _: () = assert!(size_of::<Secrets>() == 72);
 const _: () = assert!(size_of::<ListenKey>() == 20);
 const _: () = assert!(size_of::<Flow>() == 8);
@@ -209,6 +253,7 @@ mod pod {
         super::Secrets,
         super::ListenKey,
         super::Flow,
+        super::Shield,
         crate::flow::Addr,
         crate::flow::FlowKey
     );

@@ -67,7 +67,13 @@ counters! {
     PassExtensions, Pass, "pass_extensions", "More IPv6 extension headers than are walked.";
     PassObserved, Pass, "pass_observed", "A segment without a flow to a listen that is only observed.";
     PassObservedSyn, Pass, "pass_observed_syn", "A SYN to a listen that is only observed: it would have been answered.";
+    PassKernelSocket, Pass, "pass_kernel_socket", "A segment of a connection of the kernel's, behind a listen that is shielded.";
+    PassKernelAccept, Pass, "pass_kernel_accept", "An ACK with a valid cookie of the kernel: a new connection for its listener.";
+    PassKernelSyn, Pass, "pass_kernel_syn", "A SYN that the kernel's listener is to answer itself: its settings are not known yet, or it is quiet.";
+    PassKernelUnknown, Pass, "pass_kernel_unknown", "A tagged segment to a shielded listen, for which no socket is found: one may be bound to the VLAN.";
     SynAck, Answered, "syn_ack", "A SYN answered with a cookie.";
+    SynAckKernel, Answered, "syn_ack_kernel", "A SYN to a listener of the kernel's, answered with a cookie of the kernel.";
+    RstNoListener, Answered, "rst_no_listener", "To a shielded listen on which no socket of the kernel's listens: answered with RST.";
     RstBadCookie, Answered, "rst_bad_cookie", "No flow and no valid cookie: answered with RST.";
     RstOldCookie, Answered, "rst_old_cookie", "A cookie of ours that is too old: answered with RST.";
     RstFlowTableFull, Answered, "rst_flow_table_full", "A valid cookie, but no room for one more connection: answered with RST.";
@@ -91,6 +97,7 @@ counters! {
     DropOptions, Dropped, "drop_options", "A TCP option whose length is wrong.";
     DropIpChecksum, Dropped, "drop_ip_checksum", "A wrong IPv4 header checksum.";
     DropTcpChecksum, Dropped, "drop_tcp_checksum", "A wrong TCP checksum on a SYN or first ACK.";
+    DropListenerFull, Dropped, "drop_listener_full", "A SYN to a listener of the kernel's that has too many connections to accept.";
     DropStopping, Dropped, "drop_stopping", "A SYN or first ACK while the server lets connections end.";
     DropNoSocket, Dropped, "drop_no_socket", "For userspace, but no AF_XDP socket on this queue.";
     DropResize, Dropped, "drop_resize", "The frame could not be resized for the answer.";

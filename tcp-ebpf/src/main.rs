@@ -19,6 +19,7 @@ mod maps;
 mod options;
 mod packet;
 mod reset;
+mod shield;
 mod synack;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
@@ -84,6 +85,7 @@ fn judge(ctx: &XdpContext) -> Outcome {
         policy::COOKIE => {}
         policy::OBSERVE if control == Flags::SYN => return Counter::PassObservedSyn.into(),
         policy::OBSERVE => return Counter::PassObserved.into(),
+        policy::KERNEL => return shield::judge(ctx, &seg, control),
         _ => return Counter::PassNotServed.into(),
     }
     if let Err(outcome) = seg.check() {

@@ -1,6 +1,7 @@
 //! The maps, and the few things that are done with them.
 
 use crate::Outcome;
+use crate::shield::Cookie;
 use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
@@ -10,8 +11,8 @@ use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
 use tcp_common::abi::{
-    BURST, Config, FILTER_BLOCK, FILTER_SLOTS, FilterBlock, Flow, ListenKey, Secrets, flag, policy,
-    port, source,
+    BURST, Config, FILTER_BLOCK, FILTER_SLOTS, FilterBlock, Flow, ListenKey, Secrets, Shield, flag,
+    policy, port, source,
 };
 use tcp_common::counters::{COUNT, Counter};
 use tcp_common::flow::{Addr, FlowKey};
@@ -35,6 +36,12 @@ static FLOW_FILTER: Array<FilterBlock> =
     Array::with_max_entries((FILTER_SLOTS / FILTER_BLOCK) as u32, BPF_F_MMAPABLE);
 #[map]
 static SOURCES: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+static SHIELDS: HashMap<ListenKey, Shield> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+static COOKIE: PerCpuArray<Cookie> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static ADMITTED: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(16_384, 0);
 #[map]
 static SYN_ACK_LIMIT: LruHashMap<Addr, u64> = LruHashMap::with_max_entries(65_536, 0);
 #[map]
@@ -123,9 +130,57 @@ pub fn listen(bits: u32, flow: &FlowKey) -> u32 {
     }
     if bits & port::ANY_OBSERVE != 0 {
         policy::OBSERVE
+    } else if bits & port::ANY_KERNEL != 0 {
+        policy::KERNEL
     } else {
         policy::COOKIE
     }
+}
+
+/// How SYNs to the kernel's listener on the flow's local end are answered: one that is bound
+/// to the address goes before one on all.
+#[inline(always)]
+pub fn shield(flow: &FlowKey) -> Option<Shield> {
+    let mut key = ListenKey {
+        addr: flow.local,
+        port_be: flow.local_port_be,
+        reserved: 0,
+    };
+    let shield = SHIELDS.get_ptr(&key).or_else(|| {
+        key.addr = if flow.is_v4() {
+            Addr::v4(0)
+        } else {
+            Addr::default()
+        };
+        SHIELDS.get_ptr(&key)
+    })?;
+    // SAFETY: a value of the map, of one word that userspace replaces as a whole.
+    Some(unsafe { *shield })
+}
+
+/// A place for this run's cookie.
+#[inline(always)]
+pub fn cookie() -> Option<&'static mut Cookie> {
+    // SAFETY: the slot belongs to this CPU, and XDP does not preempt itself.
+    COOKIE.get_ptr_mut(0).map(|slot| unsafe { &mut *slot })
+}
+
+/// Remembers a connection that the kernel is about to make.
+#[inline(always)]
+pub fn admit(flow: &FlowKey) {
+    // Without room for it its next segments are judged by their cookie, as the first was.
+    let _ = ADMITTED.insert(flow, &coarse_now(), 0);
+}
+
+/// Whether the flow was [`admit`]ted a moment ago.
+#[inline(always)]
+pub fn is_admitted(flow: &FlowKey) -> bool {
+    const MOMENT: u64 = 1_000_000_000;
+    ADMITTED.get_ptr(flow).is_some_and(|since| {
+        // SAFETY: a value of the map; a torn read of a word cannot be.
+        let since = unsafe { *since };
+        coarse_now().wrapping_sub(since) < MOMENT
+    })
 }
 
 /// Whether the interface has this address.
@@ -192,8 +247,9 @@ fn take(due: &mut u64, interval: u32, now: u64) -> bool {
     true
 }
 
+/// `CLOCK_MONOTONIC` of the last tick, nanoseconds.
 #[inline(always)]
-fn coarse_now() -> u64 {
+pub fn coarse_now() -> u64 {
     // SAFETY: the helper takes no arguments.
     unsafe { bpf_ktime_get_coarse_ns() }
 }

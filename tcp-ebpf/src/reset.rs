@@ -26,19 +26,27 @@ pub struct Reply {
     pub options_sum: Sum,
 }
 
+impl Reply {
+    /// A RST.
+    #[inline(always)]
+    pub fn reset(seq: u32, ack: u32, flags: Flags) -> Self {
+        Self {
+            seq,
+            ack,
+            flags,
+            window: 0,
+            hop_limit: 64,
+            options_len: 0,
+            options_sum: Sum::new(),
+        }
+    }
+}
+
 /// RST with SEQ=SEG.ACK for an ACK that belongs to nothing (RFC 9293
 /// §3.10.7.1): counted under `counter`.
 #[inline(always)]
 pub fn answer(ctx: &XdpContext, seg: &Segment, counter: Counter) -> Outcome {
-    let reply = Reply {
-        seq: seg.ack,
-        ack: 0,
-        flags: Flags::RST,
-        window: 0,
-        hop_limit: 64,
-        options_len: 0,
-        options_sum: Sum::new(),
-    };
+    let reply = Reply::reset(seg.ack, 0, Flags::RST);
     match write_headers(ctx, seg, &reply) {
         Ok(_) => counter.into(),
         Err(failed) => failed,

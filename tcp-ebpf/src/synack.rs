@@ -10,7 +10,7 @@ use aya_ebpf::programs::XdpContext;
 use tcp_common::abi::{Config, flag};
 use tcp_common::cookie;
 use tcp_common::counters::Counter;
-use tcp_common::wire::options::{self, Timestamps};
+use tcp_common::wire::options::{self, SynAckOptions, Timestamps};
 use tcp_common::wire::{Flags, Sum};
 
 /// Answers the SYN; the word of an [`Outcome`]. A global function: the kernel
@@ -77,7 +77,40 @@ fn try_answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<(), Ou
         agreed.sack,
         timestamps,
     );
-    let flags = if agreed.ecn {
+    send(
+        ctx,
+        seg,
+        &laid,
+        &Fields {
+            iss: cookie.iss,
+            ecn: agreed.ecn,
+            window: config.window,
+            hop_limit: config.hop_limit,
+        },
+    )
+}
+
+/// What a SYN-ACK says beside its options.
+pub struct Fields {
+    /// Initial send sequence number.
+    pub iss: u32,
+    /// ECN is agreed on.
+    pub ecn: bool,
+    /// Window, octets, not scaled.
+    pub window: u16,
+    /// Time to live or hop limit.
+    pub hop_limit: u8,
+}
+
+/// Turns the SYN into its SYN-ACK.
+#[inline(always)]
+pub fn send(
+    ctx: &XdpContext,
+    seg: &Segment,
+    laid: &SynAckOptions,
+    fields: &Fields,
+) -> Result<(), Outcome> {
+    let flags = if fields.ecn {
         Flags::SYN.with(Flags::ACK).with(Flags::ECE)
     } else {
         Flags::SYN.with(Flags::ACK)
@@ -90,11 +123,11 @@ fn try_answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<(), Ou
         ctx,
         seg,
         &Reply {
-            seq: cookie.iss,
+            seq: fields.iss,
             ack: seg.seq.wrapping_add(1),
             flags,
-            window: config.window,
-            hop_limit: config.hop_limit,
+            window: fields.window,
+            hop_limit: fields.hop_limit,
             options_len: laid.words * 4,
             options_sum,
         },

@@ -5,7 +5,8 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use std::net::{IpAddr, SocketAddr};
 use tcp_common::abi::{
-    self, Config, FILTER_BLOCK, FilterBlock, Flow, Limits, ListenKey, Secrets, policy, port,
+    self, Config, FILTER_BLOCK, FilterBlock, Flow, Limits, ListenKey, Secrets, Shield, policy,
+    port,
 };
 use tcp_common::cookie::Key;
 use tcp_common::counters::{COUNT, Counter};
@@ -138,6 +139,30 @@ impl Program {
         self.array(abi::PORTS).set(port, bits, 0).unwrap();
     }
 
+    /// Takes [`Self::set_shield`] back, but not the port.
+    pub fn remove_shield(&mut self, port: u16, v4: bool) {
+        let mut shields: HashMap<_, ListenKey, Shield> = self.map(abi::SHIELDS).try_into().unwrap();
+        shields.remove(&shield_key(port, v4)).unwrap();
+    }
+
+    /// Forgets which connections were let through to a listener of the kernel's.
+    pub fn forget_admitted(&mut self) {
+        let mut admitted: HashMap<_, FlowKey, u64> = self.map(abi::ADMITTED).try_into().unwrap();
+        let all: Vec<FlowKey> = admitted.keys().map(Result::unwrap).collect();
+        for flow in all {
+            admitted.remove(&flow).unwrap();
+        }
+    }
+
+    /// Shields the kernel's listener on any address of a family.
+    pub fn set_shield(&mut self, port: u16, v4: bool, shield: Shield) {
+        self.array(abi::PORTS)
+            .set(u32::from(port), port::ANY_ADDR | port::ANY_KERNEL, 0)
+            .unwrap();
+        let mut shields: HashMap<_, ListenKey, Shield> = self.map(abi::SHIELDS).try_into().unwrap();
+        shields.insert(shield_key(port, v4), shield, 0).unwrap();
+    }
+
     pub fn add_flow(&mut self, flow: FlowKey) {
         let mut flows: HashMap<_, FlowKey, Flow> = self.map(abi::FLOWS).try_into().unwrap();
         flows.insert(flow, Flow::default(), 0).unwrap();
@@ -219,6 +244,15 @@ impl Program {
     /// Runs a frame and says only where it was counted.
     pub fn counter(&mut self, frame: &[u8]) -> Counter {
         self.run(frame).counter
+    }
+}
+
+/// The key of a listener on any address of a family.
+fn shield_key(port: u16, v4: bool) -> ListenKey {
+    ListenKey {
+        addr: if v4 { Addr::v4(0) } else { Addr::default() },
+        port_be: port.to_be(),
+        reserved: 0,
     }
 }
 

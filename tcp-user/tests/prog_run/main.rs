@@ -14,4 +14,5 @@ mod icmp;
 mod malformed;
 mod pass;
 mod policy;
+mod shield;
 mod syn;
