@@ -13,17 +13,17 @@ use crate::packet::Packet;
 use crate::reset::{self, Reply, write_headers};
 use crate::synack;
 use aya_ebpf::bindings::{bpf_sock, tcphdr, xdp_md};
+use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
     bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie, bpf_tcp_gen_syncookie,
 };
-use aya_ebpf::cty::c_void;
 use aya_ebpf::programs::XdpContext;
 use tcp_common::abi::{Config, Shield, flag, shield};
 use tcp_common::cookie;
 use tcp_common::counters::Counter;
+use tcp_common::wire::Flags;
 use tcp_common::wire::link::ETH_LEN;
 use tcp_common::wire::options::{self, MSS, Timestamps};
-use tcp_common::wire::Flags;
 
 /// `BPF_F_CURRENT_NETNS`.
 const THIS_NAMESPACE: u64 = u64::MAX;
@@ -314,11 +314,7 @@ struct Socket(*mut bpf_sock);
 #[inline(always)]
 fn lookup(ctx: &XdpContext, headers: &Headers) -> Found {
     // `bpf_sock_tuple`: the addresses and ports, as they lie there.
-    let from = if headers.v6 {
-        2
-    } else {
-        TCP - V4_WORDS + 3
-    };
+    let from = if headers.v6 { 2 } else { TCP - V4_WORDS + 3 };
     // SAFETY: `ctx` is the context of this run; addresses and ports are in the headers.
     let socket = unsafe {
         bpf_skc_lookup_tcp(

@@ -112,8 +112,8 @@ pub enum ListenCommand {
         #[arg(value_name = "ADDR:PORT")]
         place: Place,
         /// cookie: answer SYNs; observe: leave them to the kernel and count them; off: as
-        /// if the port were not served
-        #[arg(value_name = "cookie|observe|off")]
+        /// if the port were not served; adaptive (kernel only): answer SYNs in a flood
+        #[arg(value_name = "cookie|observe|off|adaptive")]
         policy: Policy,
         /// Which server, and how to print
         #[command(flatten)]
@@ -182,9 +182,14 @@ pub struct Run {
     /// Take the place of an XDP program that is there already
     #[arg(long)]
     pub replace: bool,
+    /// For listeners of the kernel's: set the sysctls `tcp_syncookies` and `tcp_timestamps`
+    /// of net.ipv4 as they need it, until the end
+    #[arg(long)]
+    pub tune: bool,
     /// What to serve: ADDR is an IPv4 address, an [IPv6] address or * for every address
     /// of the interface, PORT a port or a range (1000-2000); APP is echo, discard, chargen,
-    /// http or proxy:HOST:PORT[,HOST:PORT...]; POLICY is cookie (default), observe or off.
+    /// http, proxy:HOST:PORT[,HOST:PORT...], or kernel for what listens on a socket of the
+    /// kernel's; POLICY is cookie (default), observe, off, or (kernel only) adaptive.
     /// Repeatable; those of the configuration file are served, too
     #[arg(
         long,

@@ -63,6 +63,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
                 config: origin.load()?,
                 origin: Some(origin),
                 replace: run.replace,
+                tune: run.tune,
                 control: run.control,
                 trace: run.trace,
                 pcap: run.pcap,

@@ -34,6 +34,8 @@ pub enum App {
     Http,
     /// Returns every octet, as a tokio task: to see what that costs.
     TokioEcho,
+    /// Not here: whoever listens on a socket of the kernel's.
+    Kernel,
     /// A [`crate::net::TcpListener`] of this process; not for `--listen`.
     Stream,
     /// Splices to a backend.
@@ -44,11 +46,12 @@ pub enum App {
 const PROXY: &str = "proxy:";
 
 impl App {
-    const ALL: [(&'static str, Self); 6] = [
+    const ALL: [(&'static str, Self); 7] = [
         ("echo", Self::Echo),
         ("discard", Self::Discard),
         ("chargen", Self::Chargen),
         ("http", Self::Http),
+        ("kernel", Self::Kernel),
         ("tokio-echo", Self::TokioEcho),
         ("stream", Self::Stream),
     ];
@@ -72,8 +75,8 @@ impl FromStr for App {
             .map(|(_, app)| app.clone())
             .ok_or_else(|| {
                 format!(
-                    "unknown app `{name}` (echo, discard, chargen, http, tokio-echo or \
-                     proxy:HOST:PORT)"
+                    "unknown app `{name}` (echo, discard, chargen, http, tokio-echo, \
+                     kernel or proxy:HOST:PORT)"
                 )
             })
     }
@@ -181,7 +184,7 @@ impl Task {
             App::Chargen => Self::Chargen(chargen::Chargen::default()),
             App::Http => Self::Http(http::Http::default()),
             App::Proxy(pool) => Self::Proxy(Box::new(proxy::Splice::new(pool))),
-            App::TokioEcho | App::Stream => return None,
+            App::TokioEcho | App::Stream | App::Kernel => return None,
         })
     }
 

@@ -45,7 +45,13 @@ async fn serve(app: App, listener: TcpListener) {
                     }
                 });
             }
-            App::Echo | App::Discard | App::Chargen | App::Http | App::Stream | App::Proxy(_) => {}
+            App::Echo
+            | App::Discard
+            | App::Chargen
+            | App::Http
+            | App::Kernel
+            | App::Stream
+            | App::Proxy(_) => {}
         }
     }
 }

@@ -194,6 +194,10 @@ pub struct Xdp {
     /// `xdp.rst_rate`, RSTs per second and CPU, default 0 (no limit): more than that
     /// are not sent, after a burst of 64. At most 5000.
     pub rst_rate: u32,
+    /// `xdp.adaptive_rate`, SYNs per second, default 1000: from so many to listeners of the
+    /// kernel's on, those with the policy `adaptive` are answered for. It ends when the rate
+    /// stays below half of it for ten seconds. Between 1 and 4294967295.
+    pub adaptive_rate: u32,
 }
 
 /// Rates above it are finer than the XDP program's clock (a tick of the kernel's).
@@ -217,6 +221,7 @@ impl Default for Xdp {
             deny: Vec::new(),
             syn_ack_rate: 0,
             rst_rate: 0,
+            adaptive_rate: 1000,
         }
     }
 }
@@ -369,6 +374,11 @@ impl Config {
             "xdp.rst_rate",
             self.xdp.rst_rate <= MAX_RATE,
             "must be between 0 (no limit) and 5000 per second",
+        )?;
+        range(
+            "xdp.adaptive_rate",
+            self.xdp.adaptive_rate > 0,
+            "must be between 1 and 4294967295 per second",
         )?;
         self.xdp.sources()?;
         self.proxy.check()

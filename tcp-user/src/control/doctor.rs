@@ -146,7 +146,7 @@ fn read(path: &str) -> String {
 }
 
 /// Major and minor number.
-fn version(release: &str) -> (u32, u32) {
+pub(super) fn version(release: &str) -> (u32, u32) {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map(|n| n.parse().unwrap_or(0));

@@ -41,6 +41,7 @@ impl Server {
             origin: None,
             config: Config::default(),
             replace: false,
+            tune: false,
             control: None,
             trace: false,
             pcap: None,

@@ -22,22 +22,25 @@ pub enum Policy {
     Observe,
     /// The kernel gets them, as if the port were not served.
     Off,
+    /// For [`App::Kernel`]: [`Self::Cookie`] in a flood of SYNs or with a full queue, else the
+    /// kernel answers them itself.
+    Adaptive,
 }
 
 impl Policy {
-    const ALL: [(&'static str, Self); 3] = [
+    const ALL: [(&'static str, Self); 4] = [
         ("cookie", Self::Cookie),
         ("observe", Self::Observe),
         ("off", Self::Off),
+        ("adaptive", Self::Adaptive),
     ];
 
-    /// As a value of `LISTENS`.
-    pub const fn abi(self) -> u32 {
-        match self {
-            Self::Cookie => abi::policy::COOKIE,
-            Self::Observe => abi::policy::OBSERVE,
-            Self::Off => abi::policy::OFF,
+    /// An error if it cannot be that of an app.
+    fn check(self, app: &App) -> Result<(), String> {
+        if self == Self::Adaptive && !matches!(app, App::Kernel) {
+            return Err("the policy `adaptive` is for `kernel` only".into());
         }
+        Ok(())
     }
 }
 
@@ -49,7 +52,7 @@ impl FromStr for Policy {
             .iter()
             .find(|(name, _)| *name == text)
             .map(|(_, policy)| *policy)
-            .ok_or_else(|| format!("unknown policy `{text}` (cookie, observe or off)"))
+            .ok_or_else(|| format!("unknown policy `{text}` (cookie, observe, off or adaptive)"))
     }
 }
 
@@ -59,6 +62,7 @@ impl fmt::Display for Policy {
             Self::Cookie => "cookie",
             Self::Observe => "observe",
             Self::Off => "off",
+            Self::Adaptive => "adaptive",
         })
     }
 }
@@ -170,6 +174,20 @@ pub struct Listen {
     pub policy: Policy,
 }
 
+impl Listen {
+    /// Its policy as a value of `LISTENS`.
+    pub fn abi(&self) -> u32 {
+        match self.policy {
+            Policy::Cookie | Policy::Adaptive if matches!(self.app, App::Kernel) => {
+                abi::policy::KERNEL
+            }
+            Policy::Cookie | Policy::Adaptive => abi::policy::COOKIE,
+            Policy::Observe => abi::policy::OBSERVE,
+            Policy::Off => abi::policy::OFF,
+        }
+    }
+}
+
 /// Why a `--listen` was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("--listen {text}: {reason}")]
@@ -197,11 +215,9 @@ fn parse(text: &str) -> Result<Listen, String> {
         Some((app, policy)) => (app, policy.parse()?),
         None => (app, Policy::default()),
     };
-    Ok(Listen {
-        place: place.parse()?,
-        app: app.parse()?,
-        policy,
-    })
+    let (place, app) = (place.parse()?, app.parse()?);
+    policy.check(&app)?;
+    Ok(Listen { place, app, policy })
 }
 
 impl fmt::Display for Listen {
@@ -276,6 +292,7 @@ pub fn set_policy(listens: &mut Vec<Listen>, place: Place, policy: Policy) -> Re
         ));
     };
     let whole = listens[at].clone();
+    policy.check(&whole.app)?;
     let part = |first: u16, last: u16, policy| Listen {
         place: Place {
             first,
@@ -353,6 +370,8 @@ mod tests {
             "*:1000-2000=echo",
             "[fd77::2]:1-65535=discard@observe",
             "192.0.2.1:7=echo@off",
+            "*:443=kernel",
+            "*:443=kernel@adaptive",
         ] {
             let listen: Listen = text.parse().expect(text);
             assert_eq!(listen.to_string(), text);
@@ -376,6 +395,7 @@ mod tests {
             ("*:0-80=http", "`0`"),
             ("*:80-=http", "port"),
             ("*:80=http@maybe", "maybe"),
+            ("*:80=http@adaptive", "kernel"),
         ] {
             let message = bad.parse::<Listen>().expect_err(bad).to_string();
             assert!(message.contains(names), "{bad}: {message}");

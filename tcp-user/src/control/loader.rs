@@ -8,7 +8,9 @@ use super::config::{self, OnInvalidAck, RequireTimestamps};
 use super::flows::Flows;
 use super::listen::{Listen, Place, Policy};
 use super::netlink::{self, Hook};
+use super::shield;
 use super::sources::Sources;
+use crate::app::App;
 use crate::dataplane::nic::Nic;
 use crate::proto;
 use aya::maps::lpm_trie::{Key as Prefix, LpmTrie};
@@ -23,7 +25,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
-use tcp_common::abi::{self, Limits, ListenKey, Secrets, flag, port};
+use tcp_common::abi::{self, Limits, ListenKey, Secrets, Shield, flag, port};
 use tcp_common::counters::{self, Counter};
 use tcp_common::flow::Addr;
 
@@ -118,6 +120,7 @@ pub struct Program {
     config: abi::Config,
     secrets: Secrets,
     addresses: HashSet<IpAddr>,
+    shields: shield::Table,
     link: Option<FdLink>,
 }
 
@@ -170,6 +173,7 @@ impl Program {
             },
             secrets,
             addresses: HashSet::new(),
+            shields: shield::Table::new(),
             link: None,
         };
         program.write_sources(&sources)?;
@@ -320,15 +324,16 @@ impl Program {
     pub fn write_listens(&mut self, listens: &[Listen], place: Place) -> Result<(), Error> {
         let step = "set the served ports";
         let mut ports = std::collections::BTreeMap::<u16, u32>::new();
-        for Listen {
-            place: at, policy, ..
-        } in listens
-        {
+        for listen in listens {
+            let at = listen.place;
             let within = at.first.max(place.first)..=at.last.min(place.last);
             let Some(addr) = at.addr else {
                 for port in within {
-                    *ports.entry(port).or_default() |= match policy {
-                        Policy::Cookie => port::ANY_ADDR,
+                    *ports.entry(port).or_default() |= match listen.policy {
+                        Policy::Cookie | Policy::Adaptive if matches!(listen.app, App::Kernel) => {
+                            port::ANY_ADDR | port::ANY_KERNEL
+                        }
+                        Policy::Cookie | Policy::Adaptive => port::ANY_ADDR,
                         Policy::Observe => port::ANY_ADDR | port::ANY_OBSERVE,
                         // Looked up, found nowhere.
                         Policy::Off => port::SOME_ADDR,
@@ -345,7 +350,7 @@ impl Program {
                     port_be: port.to_be(),
                     reserved: 0,
                 };
-                map.insert(key, policy.abi(), 0)
+                map.insert(key, listen.abi(), 0)
                     .map_err(|e| explain(step, &e))?;
             }
         }
@@ -383,6 +388,27 @@ impl Program {
         }
         self.addresses = now;
         Ok(true)
+    }
+
+    /// What to answer for the kernel's listeners. Writes what is different.
+    pub fn set_shields(&mut self, now: shield::Table) -> Result<(), Error> {
+        if now == self.shields {
+            return Ok(());
+        }
+        let step = "set what the kernel's listeners need";
+        let before = std::mem::take(&mut self.shields);
+        let mut map = BpfMap::<_, ListenKey, Shield>::try_from(self.map(abi::SHIELDS)?)
+            .map_err(|e| explain(step, &e))?;
+        for gone in before.keys().filter(|key| !now.contains_key(key)) {
+            if let Err(error) = map.remove(gone) {
+                tracing::debug!(%error, "shield");
+            }
+        }
+        for (key, new) in now.iter().filter(|(key, new)| before.get(key) != Some(new)) {
+            map.insert(key, new, 0).map_err(|e| explain(step, &e))?;
+        }
+        self.shields = now;
+        Ok(())
     }
 
     /// Keys of a new slot. The new key replaces the one that is two slots old, which

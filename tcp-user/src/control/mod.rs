@@ -22,6 +22,7 @@ mod reload;
 pub mod secrets;
 pub mod server;
 mod services;
+pub mod shield;
 pub mod sources;
 pub mod sweep;
 pub mod trace;
@@ -36,7 +37,7 @@ use crate::proto::{Endpoint, State};
 use anyhow::{Context, Result, anyhow, bail};
 use config::{Config, RequireTimestamps};
 use ladder::Ladder;
-use listen::Listen;
+use listen::{Listen, Policy};
 use loader::{Mode, Program};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
@@ -73,6 +74,8 @@ pub struct Options {
     pub config: Config,
     /// `--replace`.
     pub replace: bool,
+    /// `--tune`.
+    pub tune: bool,
     /// `--control`.
     pub control: Option<PathBuf>,
     /// `--trace`.
@@ -157,6 +160,7 @@ struct Server {
     ready: String,
     drained: Vec<listen::Place>,
     _backends: proxy::Watch,
+    shield: (shield::Watch, loader::Counters),
     _control: server::Socket,
 }
 
@@ -168,6 +172,7 @@ impl Server {
             origin,
             config,
             replace,
+            tune,
             control,
             trace,
             pcap,
@@ -249,11 +254,24 @@ impl Server {
             pools: backends.pools(),
         })?;
         let attack = attack_watch(&config, &program)?;
+        let counters = program.counters()?;
         let sweep = sweep::Sweep::new(program.flows()?, commands);
 
+        let record = tune.then(server::tune_record);
+        let mut shield = shield::Watch::new(record, config.xdp.adaptive_rate);
+        program.set_shields(shield.look(&listens, nic.index, nic.mtu))?;
         program.serve(&listens)?;
+        let described = shield::describe(&listens);
+        let mode_of_shield = described
+            .as_ref()
+            .map_or_else(String::new, |(mode, findings)| {
+                for finding in findings {
+                    eprintln!("tcp-user: {finding}");
+                }
+                format!(" shield={mode}")
+            });
         let ready = format!(
-            "ready iface={} mode={mode} queues={} zerocopy={}",
+            "ready iface={} mode={mode} queues={} zerocopy={}{mode_of_shield}",
             nic.name,
             nic.queues,
             if zero_copy { "yes" } else { "no" },
@@ -275,6 +293,7 @@ impl Server {
             ready,
             drained: Vec::new(),
             _backends: backends,
+            shield: (shield, counters),
             _control: control,
         })
     }
@@ -330,8 +349,22 @@ impl Server {
             }
             Err(error) => tracing::debug!(%error, "addresses"),
         }
+        let (watch, counters) = &mut self.shield;
+        if self.listens.iter().any(|l| l.policy == Policy::Adaptive) {
+            watch.count(now.boot, &counters.read());
+        }
+        self.look_at_listeners()?;
         self.sweep.tick();
         Ok(())
+    }
+
+    /// What the listens that are the kernel's need now.
+    fn look_at_listeners(&mut self) -> Result<(), loader::Error> {
+        let table = self
+            .shield
+            .0
+            .look(&self.listens, self.nic.index, self.nic.mtu);
+        self.program.set_shields(table)
     }
 
     /// A client that has gone does not hear the answer.
@@ -386,6 +419,7 @@ impl Server {
         tracing::info!(%place, %policy, "policy");
         self.listens = listens;
         self.undrain();
+        self.look_at_listeners().map_err(|e| e.to_string())?;
         Ok(self.listen_infos())
     }
 
@@ -472,6 +506,7 @@ impl Server {
 
     /// Lets connections end, then ends them.
     fn stop(mut self, stop: &Stop) -> Result<()> {
+        let stopping = Instant::now();
         self.program.stop()?;
         drop(self.orders);
         tracing::info!(listens = self.listens.len(), "stopping");
@@ -489,6 +524,11 @@ impl Server {
             if !open || gone || again {
                 break;
             }
+        }
+        if self.shield.0.is_tuned() {
+            // The last cookies come back as ACKs, which the kernel has to read as they were made.
+            std::thread::sleep(shield::LAST_ACKS.saturating_sub(stopping.elapsed()));
+            self.shield.0.restore();
         }
         for worker in &commands {
             worker.send(Command::Abort);

@@ -1,5 +1,5 @@
-//! As much netlink as it takes to ask for an interface's XDP programs and abilities,
-//! and to detach a program that was attached that way.
+//! As much netlink as it takes to ask for an interface's XDP programs and abilities, to
+//! detach a program that was attached that way, and to list sockets.
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
@@ -188,12 +188,36 @@ fn ask(protocol: SockProtocol, kind: u16, flags: u16, body: &[u8]) -> io::Result
         MsgFlags::empty(),
     )?;
     let mut buffer = vec![0; 64 << 10];
-    let len = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-    answers(&buffer[..len])
+    let mut bodies = Vec::new();
+    loop {
+        let len = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let done = answers(&buffer[..len], &mut bodies)?;
+        if done || flags & libc::NLM_F_DUMP as u16 == 0 {
+            return Ok(bodies);
+        }
+    }
 }
 
-fn answers(mut rest: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-    let mut bodies = Vec::new();
+/// Whom to ask for a list.
+#[derive(Clone, Copy, Debug)]
+pub enum Family {
+    /// Interfaces, addresses, routes.
+    Route,
+    /// Sockets.
+    SockDiag,
+}
+
+/// The bodies of all messages of a list.
+pub fn dump(family: Family, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    let protocol = match family {
+        Family::Route => SockProtocol::NetlinkRoute,
+        Family::SockDiag => SockProtocol::NetlinkSockDiag,
+    };
+    ask(protocol, kind, libc::NLM_F_DUMP as u16, body)
+}
+
+/// Adds the bodies in one datagram; true if the list ends with it.
+fn answers(mut rest: &[u8], bodies: &mut Vec<Vec<u8>>) -> io::Result<bool> {
     while let Some(len) = word(rest).map(|len| len as usize)
         && (HEADER..=rest.len()).contains(&len)
     {
@@ -204,16 +228,18 @@ fn answers(mut rest: &[u8]) -> io::Result<Vec<Vec<u8>>> {
                 0 => {}
                 code => return Err(io::Error::from_raw_os_error(-code)),
             }
+        } else if i32::from(kind) == libc::NLMSG_DONE {
+            return Ok(true);
         } else {
             bodies.push(body.to_vec());
         }
         rest = &rest[aligned(len).min(rest.len())..];
     }
-    Ok(bodies)
+    Ok(false)
 }
 
 /// Attributes one after the other, flags cut off their kinds.
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let len = usize::from(u16::from_ne_bytes([*rest.first()?, *rest.get(1)?]));
         let kind = u16::from_ne_bytes([*rest.get(2)?, *rest.get(3)?]);
@@ -235,7 +261,8 @@ const fn aligned(len: usize) -> usize {
     len.next_multiple_of(4)
 }
 
-fn word(octets: &[u8]) -> Option<u32> {
+/// The first word.
+pub(super) fn word(octets: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(octets.get(..4)?.try_into().ok()?))
 }
 

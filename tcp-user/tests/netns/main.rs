@@ -25,3 +25,4 @@ mod proxy;
 mod raw;
 mod scale;
 mod secret;
+mod shield;

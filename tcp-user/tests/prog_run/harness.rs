@@ -5,8 +5,7 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use std::net::{IpAddr, SocketAddr};
 use tcp_common::abi::{
-    self, Config, FILTER_BLOCK, FilterBlock, Flow, Limits, ListenKey, Secrets, Shield, policy,
-    port,
+    self, Config, FILTER_BLOCK, FilterBlock, Flow, Limits, ListenKey, Secrets, Shield, policy, port,
 };
 use tcp_common::cookie::Key;
 use tcp_common::counters::{COUNT, Counter};
