@@ -9,6 +9,7 @@ use tcp_user::control::config::{self, Config};
 use tcp_user::control::records::{Request, SecretInfo};
 use tcp_user::control::secrets::Master;
 use tcp_user::control::{self, doctor};
+use tcp_user::dataplane::reclaim;
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
@@ -57,6 +58,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
                 assignments: run.set,
                 listens: run.listen,
             };
+            reclaim::bound_allocator();
             control::run(control::Options {
                 interface: run.iface,
                 mode: run.mode,

@@ -35,7 +35,7 @@ impl Chargen {
         }
         if cx.draining || cx.endpoint.is_read_closed(cx.id) {
             self.finished = true;
-            cx.shutdown();
+            cx.finish();
             return;
         }
         loop {

@@ -346,10 +346,10 @@ impl Http {
     }
 
     /// Our FIN after the last response. What the peer still sends is read and dropped,
-    /// so that no RST overtakes the response (RFC 9112 §9.6).
+    /// so that no RST overtakes the response (RFC 9112 §9.6), though not for ever.
     fn finish(&mut self, cx: &mut Context<'_>) {
         self.phase = Phase::Closed;
-        cx.shutdown();
+        cx.finish();
     }
 }
 

@@ -163,6 +163,11 @@ impl Context<'_> {
     fn shutdown(&mut self) {
         let _ = self.endpoint.shutdown(self.now, self.id);
     }
+
+    /// The same, where all that is left is to wait for the peer's FIN: not without end.
+    fn finish(&mut self) {
+        let _ = self.endpoint.finish(self.now, self.id);
+    }
 }
 
 /// State of one connection's app.
@@ -381,6 +386,10 @@ impl Application for Apps {
             });
         }
         self.signals = signals;
+    }
+
+    fn shrink(&mut self) {
+        self.tasks.shrink_to_fit();
     }
 }
 

@@ -65,7 +65,7 @@ pub struct Tcp {
     /// most; it bounds the window that we announce. At least 4096.
     pub recv_buffer: usize,
     /// `tcp.send_buffer`, octets, default 1048576: send buffer of one connection at
-    /// most. At least 4096.
+    /// most; a slow connection has a smaller one. At least 4096.
     pub send_buffer: usize,
     /// `tcp.memory`, octets, default 1073741824: buffers of all connections together at
     /// most, shared evenly by the workers. When they are used up windows stop growing and
@@ -79,8 +79,8 @@ pub struct Tcp {
     /// before a connection ends, R2 of RFC 9293 §3.8.3. 15 take over 7 minutes. Between
     /// 1 and 255.
     pub max_retries: u8,
-    /// `tcp.fin_timeout`, duration, default `"60s"`: how long FIN-WAIT-2 lasts where
-    /// nobody reads any more.
+    /// `tcp.fin_timeout`, duration, default `"60s"`: how long a client that got our FIN
+    /// (FIN-WAIT-2) may take for its own, where the app has nothing more to say or hear.
     #[serde(with = "duration")]
     pub fin_timeout: Duration,
     /// `tcp.ecn`, default `true`: explicit congestion notification (RFC 3168) for clients

@@ -256,6 +256,9 @@ pub struct Worker {
     pub queue: usize,
     /// Connections and TIME-WAIT entries.
     pub connections: usize,
+    /// Octets of memory that send and receive buffers hold.
+    #[serde(default)]
+    pub buffered: usize,
     /// Frames received, by what the engine did with them.
     pub frames: BTreeMap<String, u64>,
     /// Frames received from the AF_XDP socket.
@@ -300,6 +303,7 @@ impl Worker {
         Self {
             queue,
             connections: stats.connections,
+            buffered: stats.buffered,
             frames: stats
                 .dispositions
                 .iter()

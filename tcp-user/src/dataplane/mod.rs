@@ -4,6 +4,7 @@ pub mod memory;
 pub mod nic;
 pub mod offloads;
 pub mod query;
+pub mod reclaim;
 pub mod tap;
 pub mod worker;
 pub mod xsk;

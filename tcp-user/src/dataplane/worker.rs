@@ -5,6 +5,7 @@
 //! frames, a command or a timer. The clock is read once per turn.
 
 use super::query::{Census, Drained, Query, Taker};
+use super::reclaim::{self, Reclaim};
 use super::{Device, DeviceStats, Transmit};
 use crate::proto::{Config, ConnInfo, Disposition, Endpoint, Event, Instant, TraceEvent};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -62,6 +63,9 @@ pub trait Application {
 
     /// The descriptor is readable, or the deadline is over.
     fn handle_ready(&mut self, _now: Instant, _endpoint: &mut Endpoint) {}
+
+    /// Many connections have ended: memory that is not in use may go back.
+    fn shrink(&mut self) {}
 }
 
 /// The flows that XDP sends to userspace.
@@ -114,6 +118,8 @@ pub enum Command {
 pub struct WorkerStats {
     /// Connections and TIME-WAIT entries.
     pub connections: usize,
+    /// Octets of memory that send and receive buffers hold.
+    pub buffered: usize,
     /// Frames by what the engine did with them.
     pub dispositions: Vec<(Disposition, u64)>,
     /// The device's counters.
@@ -203,6 +209,7 @@ impl Worker {
                     handed_over: 0,
                     frames: under_way,
                     census: Taker::default(),
+                    reclaim: Reclaim::default(),
                 }
                 .run()
             })?;
@@ -254,6 +261,7 @@ struct Turns<D, A> {
     handed_over: u64,
     frames: Arc<AtomicUsize>,
     census: Taker,
+    reclaim: Reclaim,
 }
 
 /// Why a sleep ended, frames and timers apart.
@@ -283,6 +291,11 @@ impl<D: Device, A: Application> Turns<D, A> {
             // Sending may free flows and make records.
             self.handle_events(now);
             self.pass_traces();
+            if self.reclaim.watch(now, self.endpoint.footprint()) {
+                self.endpoint.shrink();
+                self.application.shrink();
+                reclaim::trim();
+            }
 
             // Frames that are still to be received end the sleep at once.
             let timeout = if full || !flushed {
@@ -385,7 +398,11 @@ impl<D: Device, A: Application> Turns<D, A> {
         } else {
             Some(Duration::ZERO)
         };
-        let deadlines = [self.endpoint.poll_deadline(), self.application.deadline()];
+        let deadlines = [
+            self.endpoint.poll_deadline(),
+            self.application.deadline(),
+            self.reclaim.deadline(),
+        ];
         let deadline = deadlines.into_iter().flatten().min().map(|at| at - now);
         let timeout = match (deadline, at_most) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -463,6 +480,7 @@ impl<D: Device, A: Application> Turns<D, A> {
     fn stats(&self) -> WorkerStats {
         WorkerStats {
             connections: self.endpoint.len(),
+            buffered: self.endpoint.buffered(),
             dispositions: self.endpoint.dispositions(),
             device: self.device.stats(),
             handed_over: self.handed_over,

@@ -18,7 +18,8 @@ pub struct Config {
     /// Retransmissions in a row without an answer that end a connection: R2 of RFC 9293
     /// §3.8.3, at first; see [`super::Endpoint::set_max_retries`].
     pub max_retries: u8,
-    /// How long FIN-WAIT-2 lasts where nobody reads any more.
+    /// How long FIN-WAIT-2 lasts after [`super::Endpoint::close`] and
+    /// [`super::Endpoint::finish`].
     pub fin_timeout: Duration,
     /// Agree to ECN (RFC 3168) where a SYN comes here; XDP has its own flag.
     pub ecn: bool,
@@ -27,7 +28,8 @@ pub struct Config {
     /// Octets of receive buffer per connection at most; bounds RCV.WND. A connection
     /// starts with [`Self::initial_window`] and grows as its application reads.
     pub recv_buffer: usize,
-    /// Octets of send buffer per connection at most.
+    /// Octets of send buffer per connection at most. It starts with 64 KiB and is then
+    /// twice the congestion window.
     pub send_buffer: usize,
     /// Octets of all buffers at most. When they are used up windows stop growing, writes
     /// take less and segments are dropped beyond 4 KiB per buffer.

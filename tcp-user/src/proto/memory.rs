@@ -65,6 +65,12 @@ impl Memory {
         Some(vec![0; size].into_boxed_slice())
     }
 
+    /// Gives the pieces that wait for their next use to the allocator.
+    pub(super) fn shrink(&mut self) {
+        self.free = [const { Vec::new() }; CLASSES];
+        self.kept = 0;
+    }
+
     /// Takes a piece back.
     pub(super) fn give(&mut self, piece: Box<[u8]>) {
         let size = piece.len();
@@ -104,6 +110,9 @@ mod tests {
             memory.give(piece);
         }
         assert_eq!((memory.used(), memory.kept), (0, KEPT));
+        memory.shrink();
+        assert_eq!(memory.kept, 0);
+        assert!(memory.free.iter().all(|pieces| pieces.capacity() == 0));
     }
 
     #[test]

@@ -104,6 +104,11 @@ impl Table {
             .insert_unique(Entry::spread(hash), entry, |e| Entry::spread(e.hash));
     }
 
+    /// Gives back the memory of entries that are gone.
+    pub(super) fn shrink(&mut self) {
+        self.entries.shrink_to_fit(|e| Entry::spread(e.hash));
+    }
+
     /// Lets the entry of `old` point to `new`.
     pub(super) fn replace(&mut self, hash: u32, old: Place, new: Place) {
         let (old, new) = (old.pack(), new.pack());

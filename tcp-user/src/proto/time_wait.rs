@@ -45,6 +45,9 @@ pub(super) struct TimeWaits {
 }
 
 impl TimeWaits {
+    /// Octets of an entry.
+    pub(super) const ENTRY: usize = size_of::<Entry>();
+
     pub(super) const fn new() -> Self {
         Self {
             entries: Slab::new(),
@@ -85,6 +88,16 @@ impl TimeWaits {
     pub(super) fn remove(&mut self, index: u32) -> Option<TimeWait> {
         self.unlink(index);
         self.entries.remove(index).map(|e| e.data)
+    }
+
+    /// How many there are.
+    pub(super) const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Gives back the memory of entries that are gone.
+    pub(super) fn shrink(&mut self) {
+        self.entries.shrink();
     }
 
     /// When the oldest entry expires.

@@ -101,6 +101,13 @@ impl Wheel {
         }
     }
 
+    /// Gives back the memory of keys from `end` on, which have no timers.
+    pub(crate) fn shrink(&mut self, end: u32) {
+        debug_assert!(self.nodes.iter().skip(end as usize).all(|n| n.is_idle()));
+        self.nodes.truncate(end as usize);
+        self.nodes.shrink_to_fit();
+    }
+
     /// When [`Self::expire`] wants to be called next; `None` without timers. It may find
     /// nothing due then, but nothing is due before. After an `expire(now)` it is later
     /// than `now`, unless something was scheduled for an earlier time since.

@@ -4,9 +4,14 @@
 use super::flight::Arrival;
 use super::state::Phase;
 use super::{Connection, Env, Step};
+use crate::proto::congestion::Congestion;
 use crate::proto::segment::Segment;
-use crate::proto::{CloseReason, Instant};
+use crate::proto::{CloseReason, Config, Instant};
 use tcp_common::seq::SeqNum;
+
+/// Octets that a connection's send buffer takes before anything was acknowledged, if it
+/// may be so large.
+pub(super) const FIRST_SEND_BUFFER: usize = 64 << 10;
 
 impl Connection {
     /// RFC 5961 §5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT.
@@ -59,7 +64,7 @@ impl Connection {
             match self.phase {
                 Phase::FinWait1 => {
                     self.phase = Phase::FinWait2;
-                    if self.orphan {
+                    if self.finishing {
                         self.start_fin_wait_2(now, env.config);
                     }
                 }
@@ -79,11 +84,21 @@ impl Connection {
         self.snd.una = ack;
         self.retries = 0;
         self.probe = false;
+        self.grow_send_buffer(env.config);
         if self.want_write && self.send_buffer.room() >= self.send_buffer.capacity() / 4 {
             self.want_write = false;
             self.writable = true;
         }
         octets > data && self.phase.has_fin()
+    }
+
+    /// A window to be sent while another is in flight: more would only lie there, as it does
+    /// where a peer reads slowly. It never shrinks: cwnd may come back.
+    fn grow_send_buffer(&mut self, config: &Config) {
+        let wanted = (2 * self.congestion.cwnd() as usize).min(config.send_buffer);
+        if wanted > self.send_buffer.capacity() {
+            self.send_buffer.set_capacity(wanted);
+        }
     }
 
     /// SND.WL1 and SND.WL2 keep old segments from changing the window. An ACK that

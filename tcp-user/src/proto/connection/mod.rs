@@ -194,6 +194,8 @@ pub(super) struct Connection {
     nagle: bool,
     /// Fully closed: nobody reads any more.
     orphan: bool,
+    /// FIN-WAIT-2 is limited: nobody waits for what the peer may still have to say.
+    finishing: bool,
     /// A write was cut short.
     want_write: bool,
     /// Signals for the application, taken by the endpoint.
@@ -295,7 +297,7 @@ impl Connection {
             congestion: Controller::new(config.congestion, u32::from(mss)),
             flight: None,
             reordering: Reordering::new(),
-            send_buffer: SendBuffer::new(config.send_buffer),
+            send_buffer: SendBuffer::new(config.send_buffer.min(acknowledge::FIRST_SEND_BUFFER)),
             recv_buffer: RecvBuffer::new(receive::capacity(
                 usize::from(config.initial_window),
                 rcv_shift,
@@ -316,6 +318,7 @@ impl Connection {
             cwnd_limited: false,
             nagle: true,
             orphan: false,
+            finishing: false,
             want_write: false,
             readable: false,
             writable: false,
@@ -480,10 +483,18 @@ impl Connection {
         }
         self.orphan = true;
         self.want_write = false;
-        if self.shutdown(now).is_ok() && self.phase == Phase::FinWait2 {
+        let _ = self.finish(now, config);
+        Step::Open
+    }
+
+    /// CLOSE of one half, after which the peer is not waited for without end.
+    pub(super) fn finish(&mut self, now: Instant, config: &Config) -> Result<(), Refused> {
+        self.finishing = true;
+        self.shutdown(now)?;
+        if self.phase == Phase::FinWait2 {
             self.start_fin_wait_2(now, config);
         }
-        Step::Open
+        Ok(())
     }
 
     /// ABORT (RFC 9293 §3.10.5).

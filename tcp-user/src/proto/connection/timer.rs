@@ -129,7 +129,7 @@ impl Connection {
     /// Starts or stops probing (RFC 9293 §3.8.4, MUST-24).
     pub(in crate::proto) fn set_keepalive(&mut self, now: Instant, on: bool, config: &Config) {
         self.keepalives = if on { KEEPALIVE } else { 0 };
-        if self.orphan && self.phase == Phase::FinWait2 {
+        if self.finishing && self.phase == Phase::FinWait2 {
             return;
         }
         self.timers.idle = NEVER;
@@ -138,7 +138,7 @@ impl Connection {
 
     fn idle_timeout(&mut self, now: Instant, config: &Config) -> Step {
         self.timers.idle = NEVER;
-        if self.orphan && self.phase == Phase::FinWait2 {
+        if self.finishing && self.phase == Phase::FinWait2 {
             return Step::Closed(CloseReason::TimedOut);
         }
         // RFC 9293 §3.8.4.

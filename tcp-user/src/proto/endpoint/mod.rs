@@ -361,6 +361,20 @@ impl Endpoint {
         Ok(())
     }
 
+    /// [`Self::shutdown`] for an application that only waits for the peer to close as well:
+    /// once our FIN is acknowledged the peer has [`Config::fin_timeout`] for its own. Until
+    /// then its data can be read (RFC 9112 §9.6 wants a server to do so); a full close would
+    /// answer it with RST.
+    pub fn finish(&mut self, now: Instant, id: ConnId) -> Result<(), Refused> {
+        if self.connections.generation(id.index) != Some(id.generation) {
+            return Err(Refused);
+        }
+        let c = self.connections.get_mut(id.index).ok_or(Refused)?;
+        c.finish(now, &self.config)?;
+        self.settle(now, id.index, Step::Open);
+        Ok(())
+    }
+
     /// Full close: FIN, and what still arrives is answered with RST (RFC 9293 §3.6.1).
     /// If received data was left unread, an RST goes out at once (RFC 2525 §2.17).
     /// The id refuses every verb from now on; [`Event::Closed`] follows when the
@@ -426,6 +440,29 @@ impl Endpoint {
     /// Octets of memory that buffers hold.
     pub const fn buffered(&self) -> usize {
         self.memory.used()
+    }
+
+    /// Octets of memory that connections, TIME-WAIT entries and buffers hold, roughly: to
+    /// see when [`Self::shrink`] is worth its while.
+    pub const fn footprint(&self) -> usize {
+        self.connections.len() * size_of::<Connection>()
+            + self.time_waits.len() * TimeWaits::ENTRY
+            + self.memory.used()
+    }
+
+    /// Gives memory that connections do not need any more back to the allocator. Takes time in
+    /// proportion to the connections that are left; for when many have ended.
+    pub fn shrink(&mut self) {
+        self.connections.shrink();
+        self.time_waits.shrink();
+        self.table.shrink();
+        self.wheel.shrink(self.connections.end());
+        self.memory.shrink();
+        self.senders.shrink_to_fit();
+        self.replies.shrink();
+        self.events.shrink_to_fit();
+        self.trace.shrink_to_fit();
+        self.due.shrink_to_fit();
     }
 
     // What follows is shared by the parts of the endpoint.

@@ -176,6 +176,10 @@ impl Replies {
         self.queue.push_back(reply);
     }
 
+    pub(super) fn shrink(&mut self) {
+        self.queue.shrink_to_fit();
+    }
+
     pub(super) fn pop(&mut self) -> Option<Reply> {
         self.queue.pop_front()
     }

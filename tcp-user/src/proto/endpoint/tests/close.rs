@@ -166,6 +166,40 @@ fn fin_wait_2_of_a_full_close_ends_after_a_minute() {
     );
 }
 
+/// An application that has only the peer's FIN to wait for reads what comes before it, but
+/// not for ever.
+#[test]
+fn fin_wait_2_of_a_finished_application_ends_after_a_minute() {
+    for acknowledged in [false, true] {
+        let (mut s, id) = Script::established(config());
+        if acknowledged {
+            s.endpoint.shutdown(s.now, id).expect("it is open");
+            s.expect(1, 1, "F.", 0);
+            s.send(1, 2, ACK, b"");
+            s.millis(100_000_000);
+        }
+        s.endpoint.finish(s.now, id).expect("it is open");
+        if !acknowledged {
+            s.expect(1, 1, "F.", 0);
+            s.send(1, 2, ACK, b"");
+        }
+        assert_eq!(s.endpoint.state(id), Some(State::FinWait2));
+        s.millis(30_000);
+        s.send(1, 2, PSH, b"late");
+        assert_eq!(s.events(), [Event::Readable(id)]);
+        assert_eq!(s.read(id), b"late");
+        s.millis(29_000);
+        assert_eq!(s.endpoint.state(id), Some(State::FinWait2));
+        s.millis(1_001);
+        let gone = [
+            Event::FlowEnded(s.flow),
+            Event::Closed(id, CloseReason::TimedOut),
+        ];
+        assert_eq!(s.events(), gone);
+        assert_eq!(s.endpoint.finish(s.now, id), Err(crate::proto::Refused));
+    }
+}
+
 #[test]
 fn a_lost_fin_is_sent_again() {
     for peer_first in [false, true] {

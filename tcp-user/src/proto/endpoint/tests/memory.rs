@@ -154,3 +154,82 @@ fn a_connection_that_ends_gives_its_memory_back() {
     assert!(s.endpoint.is_empty());
     assert_eq!(s.endpoint.buffered(), 0);
 }
+
+/// Twice cwnd: what a peer that reads slowly does not take lies in the application, not here.
+#[test]
+fn the_send_buffer_grows_with_the_congestion_window() {
+    let offered = offer(1460, Some(7), true, true);
+    let (mut s, id) = Script::established_with(config(), &offered);
+    s.window = 60_000;
+    let data = vec![7; 1 << 20];
+    let first = s.endpoint.write(s.now, id, &data).expect("it is open");
+    assert_eq!(first, 64 << 10);
+    let mut queued = first;
+    for _ in 0..100 {
+        let sent: usize = std::iter::from_fn(|| s.recv())
+            .map(|sent| sent.payload.len())
+            .sum();
+        assert!(sent > 0);
+        let end = s.endpoint.infos(s.now)[0].bytes_out as u32;
+        s.millis(10);
+        s.send(1, 1 + end, ACK, b"");
+        queued += s.endpoint.write(s.now, id, &data).expect("it is open");
+        let info = s.endpoint.infos(s.now)[0];
+        assert_eq!(info.send_queue, queued - end as usize);
+        assert!(
+            info.send_queue <= (2 * info.cwnd as usize).max(64 << 10),
+            "{info:?}"
+        );
+    }
+    assert_eq!(s.endpoint.infos(s.now)[0].send_queue, 1 << 20, "the limit");
+}
+
+/// What connections that have ended held is given back; those that are left do not notice.
+#[test]
+fn shrinking_leaves_what_is_in_use() {
+    let (mut s, id) = Script::established(config());
+    let other = |port: u16| {
+        let mut flow = s.flow;
+        flow.remote_port_be = port.to_be();
+        flow
+    };
+    let flows: Vec<_> = (1..=2000).map(other).collect();
+    let offered = offer(1460, Some(7), true, true);
+    let mut endpoint = s.endpoint;
+    let mut seen = std::collections::HashSet::new();
+    let mut left = None;
+    for round in 0..3 {
+        let mut ids = Vec::new();
+        for flow in &flows {
+            let mut other = Script::with_flow(config(), &offered, *flow);
+            std::mem::swap(&mut other.endpoint, &mut endpoint);
+            let id = other.accept();
+            assert!(seen.insert(id), "an id twice");
+            other
+                .endpoint
+                .write(other.now, id, &[1; 3000])
+                .expect("it is open");
+            ids.push(id);
+            std::mem::swap(&mut other.endpoint, &mut endpoint);
+        }
+        let full = endpoint.footprint();
+        assert!(full > 2000 * 4096);
+        // The last round leaves one more.
+        if round == 2 {
+            left = ids.pop();
+        }
+        for id in &ids {
+            endpoint.abort(s.now, *id);
+        }
+        while endpoint.poll_transmit(s.now, &mut [0; 2048]).is_some() {}
+        while endpoint.poll_event().is_some() {}
+        endpoint.shrink();
+        assert!(endpoint.footprint() < full / 100);
+    }
+    s.endpoint = endpoint;
+    assert_eq!(s.endpoint.len(), 2);
+    let left = left.expect("the last of the last round");
+    assert_eq!(s.endpoint.state(left), Some(State::Established));
+    s.send(1, 1, PSH, b"still there");
+    assert_eq!(s.read(id), b"still there");
+}
