@@ -4,11 +4,13 @@
 //! Needs root: `cargo xtask test`, or `cargo test --test netns -- --ignored` as root.
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod abuse;
 mod apps;
 mod attach;
 mod cli;
 mod config;
 mod control;
+mod crowd;
 mod flood;
 #[path = "../prog_run/frames.rs"]
 #[expect(dead_code, reason = "here nobody reads answers")]
@@ -19,6 +21,7 @@ mod loss;
 mod malformed;
 mod net;
 mod operate;
+mod path;
 mod policy;
 mod programs;
 mod proxy;
@@ -26,3 +29,4 @@ mod raw;
 mod scale;
 mod secret;
 mod shield;
+mod vanish;

@@ -5,9 +5,11 @@
 use crate::frames::Spec;
 use crate::lab::{IFACE, Lab, PEER};
 use etherparse::{PacketHeaders, TcpHeader, TransportHeader};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::sockopt::RcvBufForce;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{ErrorKind, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 use tcp_common::flow::FlowKey;
 use tcp_common::wire::{Sum, checksum};
@@ -31,6 +33,22 @@ impl Wire {
         let wire = Self::open(lab, libc::ETH_P_ALL as u16);
         let timeout = Some(Duration::from_secs(5));
         wire.socket.set_read_timeout(timeout).unwrap();
+        wire
+    }
+
+    /// Hears what arrives at the client, IPv4 only, and many frames of it before it is asked.
+    pub fn receiving(lab: &Lab) -> Self {
+        Self::patient(lab, libc::ETH_P_IP as u16)
+    }
+
+    /// Hears all that passes the client's interface, both ways, in the same manner.
+    pub fn hearing(lab: &Lab) -> Self {
+        Self::patient(lab, libc::ETH_P_ALL as u16)
+    }
+
+    fn patient(lab: &Lab, protocol: u16) -> Self {
+        let wire = Self::open(lab, protocol);
+        nix::sys::socket::setsockopt(&wire.socket, RcvBufForce, &(64 << 20)).unwrap();
         wire
     }
 
@@ -65,6 +83,19 @@ impl Wire {
             std::thread::sleep(Duration::from_millis(1));
         }
         panic!("the wire stays full");
+    }
+
+    /// The next frame that arrives at the client within `wait`, into `frame`.
+    pub fn receive(&self, frame: &mut [u8], wait: Duration) -> Option<usize> {
+        let timeout = PollTimeout::try_from(wait).unwrap();
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) | Err(nix::Error::EINTR) => None,
+            other => {
+                other.unwrap();
+                Some((&self.socket).read(frame).unwrap())
+            }
+        }
     }
 
     /// The next TCP header from or to a port of the client that `wanted` accepts.
