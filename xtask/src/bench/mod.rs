@@ -20,6 +20,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, ValueEnum};
+use syn::{Part, Responder};
 use xtask::{process, toolchain, workspace};
 
 use crate::setup::{Scope, setup};
@@ -51,8 +52,14 @@ pub(crate) struct Options {
     /// How often each row is measured
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..1000))]
     rounds: u32,
-    /// Of the floods only ours and the bounce, without clients
+    /// Only these answer, of `syn`
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    responders: Vec<Responder>,
+    /// Only floods or only clients among floods, of `syn`
     #[arg(long)]
+    part: Option<Part>,
+    /// The same as --part floods --responders native,against,bounce
+    #[arg(long, conflicts_with_all = ["responders", "part"])]
     quick: bool,
     /// Another build of tcp-user to flood beside this one
     #[arg(long, value_name = "FILE")]
@@ -106,7 +113,17 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
         prog_run::measure(&programs, options.rounds)?;
     }
     if wanted(Bench::Syn) {
-        syn::measure(&programs, options.rounds, options.quick)?;
+        let quick = [Responder::Native, Responder::Against, Responder::Bounce];
+        let plan = syn::Plan {
+            rounds: options.rounds,
+            responders: match (options.quick, options.responders.as_slice()) {
+                (true, _) => &quick,
+                (false, []) => &Responder::ALL,
+                (false, some) => some,
+            },
+            part: options.part.or(options.quick.then_some(Part::Floods)),
+        };
+        syn::measure(&programs, &plan)?;
     }
     if wanted(Bench::Goodput) {
         let (octets, only) = (options.octets, options.only.as_deref());

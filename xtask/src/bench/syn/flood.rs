@@ -41,6 +41,26 @@ pub(super) enum Shape {
     Bare,
     /// ACKs of no connection, with random numbers, with timestamps.
     Ack,
+    /// The same without options.
+    BareAck,
+}
+
+impl Shape {
+    pub(super) const ALL: [Self; 4] = [Self::Options, Self::Bare, Self::Ack, Self::BareAck];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Options => "SYN, all options",
+            Self::Bare => "SYN, no options",
+            Self::Ack => "bad ACK, timestamps",
+            Self::BareAck => "bad ACK, no options",
+        }
+    }
+
+    /// Whether these are ACKs.
+    pub(super) fn is_ack(self) -> bool {
+        matches!(self, Self::Ack | Self::BareAck)
+    }
 }
 
 /// The generator, with its programs in place.
@@ -187,15 +207,16 @@ fn template(bed: &Bed, shape: Shape) -> Flood {
     let segment = Segment {
         from: "0.0.0.0:0".parse().expect("an address"),
         to: format!("{RESPONDER}:{PORT}").parse().expect("an address"),
-        flags: match shape {
-            Shape::Options | Shape::Bare => Flags::SYN,
-            Shape::Ack => Flags::ACK,
+        flags: if shape.is_ack() {
+            Flags::ACK
+        } else {
+            Flags::SYN
         },
         seq: 0,
         ack: 0,
         options: match shape {
             Shape::Options => LINUX,
-            Shape::Bare => &[],
+            Shape::Bare | Shape::BareAck => &[],
             Shape::Ack => &echo,
         },
     };
@@ -220,7 +241,7 @@ fn template(bed: &Bed, shape: Shape) -> Flood {
         len,
         ip_sum,
         tcp_sum,
-        ack_bits: if shape == Shape::Ack { u32::MAX } else { 0 },
+        ack_bits: if shape.is_ack() { u32::MAX } else { 0 },
         interval: 0,
         until: 0,
         reserved: 0,

@@ -12,6 +12,7 @@ mod bed;
 mod clients;
 mod flood;
 mod responder;
+mod show;
 
 use std::{
     sync::{
@@ -23,7 +24,8 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use serde_json::{Value, json};
+use clap::ValueEnum;
+use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{
@@ -32,7 +34,7 @@ use super::{
 };
 use bed::Bed;
 use flood::{Counted, Generator, Shape};
-use responder::Responder;
+pub(super) use responder::Responder;
 
 /// The port that is flooded, and whose service is echo.
 const PORT: u16 = 7;
@@ -42,6 +44,33 @@ const WARM_UP: Duration = Duration::from_millis(300);
 const WINDOW: Duration = Duration::from_secs(1);
 /// SYNs per second while clients connect; zero is none, `None` as many as there can be.
 const CLIENT_RATES: [Option<u32>; 4] = [Some(0), Some(400_000), Some(800_000), None];
+
+/// A half of the bench.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// As many frames as there can be: answers per second, CPU per frame
+    Floods,
+    /// Clients among floods: how many get through, and how soon
+    Clients,
+}
+
+impl Part {
+    /// What the results are called if nothing else is measured.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Floods => "syn-floods",
+            Self::Clients => "syn-clients",
+        }
+    }
+}
+
+/// What is measured.
+pub(super) struct Plan<'a> {
+    pub(super) rounds: u32,
+    pub(super) responders: &'a [Responder],
+    /// Both if `None`.
+    pub(super) part: Option<Part>,
+}
 
 /// What happened in a window.
 struct Window {
@@ -63,7 +92,7 @@ struct Row {
 
 impl Row {
     fn name(&self) -> String {
-        format!("{}, {}", self.responder.name(), shape_name(self.shape))
+        format!("{}, {}", self.responder.name(), self.shape.name())
     }
 
     fn of(&self, what: impl Fn(&Window) -> f64) -> Vec<f64> {
@@ -106,85 +135,98 @@ impl Asked {
     }
 }
 
-pub(super) fn measure(programs: &Programs, rounds: u32, quick: bool) -> Result<()> {
-    let mut responders = Responder::ALL.to_vec();
-    responders.retain(|responder| match responder {
-        Responder::Native | Responder::Bounce => true,
-        Responder::Against => programs.against.is_some(),
-        _ => !quick,
-    });
+pub(super) fn measure(programs: &Programs, plan: &Plan) -> Result<()> {
+    let mut responders = plan.responders.to_vec();
+    responders.retain(|responder| *responder != Responder::Against || programs.against.is_some());
     let asked = Asked::new()?;
     let bed = Bed::new()?;
     let mut generator = Generator::new(&programs.flood, &bed)?;
-    let mut rows: Vec<Row> = Vec::new();
-    for shape in [Shape::Options, Shape::Bare] {
-        let row = |responder| Row {
-            responder,
-            shape,
-            windows: Vec::new(),
-        };
-        rows.extend(responders.iter().copied().map(row));
-    }
-    for responder in [Responder::Native, Responder::Against] {
-        if responders.contains(&responder) {
-            rows.push(Row {
-                responder,
-                shape: Shape::Ack,
-                windows: Vec::new(),
-            });
-        }
-    }
-
     eprintln!(
         "SYN floods: generator on CPU {}, responder on CPU {}",
         bed.cpus.generator, bed.cpus.responder
     );
-    for round in 1..=rounds {
-        report::progress(round, rounds);
-        for &responder in &responders {
-            let running = responder.start(&bed, programs)?;
-            bed.pin()?;
-            for row in rows.iter_mut().filter(|row| row.responder == responder) {
-                asked.check()?;
-                row.windows.push(window(&bed, &mut generator, row.shape)?);
-            }
-            drop(running);
-        }
+    let wanted = |part| plan.part.is_none_or(|only| only == part);
+    let mut bench = Run {
+        programs,
+        asked,
+        bed: &bed,
+        generator: &mut generator,
+    };
+    let mut rows = Vec::new();
+    if wanted(Part::Floods) {
+        rows = bench.floods(&responders, plan.rounds)?;
     }
-
     let mut crowds = Vec::new();
-    for &responder in responders.iter().filter(|r| !quick && r.serves()) {
-        eprintln!("clients among floods: {}", responder.name());
-        let running = responder.start(&bed, programs)?;
-        bed.pin()?;
-        for rate in CLIENT_RATES {
-            asked.check()?;
-            crowds.push(crowd(
-                &bed,
-                &mut generator,
-                responder,
-                Shape::Options,
-                rate,
-            )?);
-        }
-        if responder == Responder::Native {
-            for rate in &CLIENT_RATES[1..] {
-                asked.check()?;
-                crowds.push(crowd(&bed, &mut generator, responder, Shape::Ack, *rate)?);
-            }
-        }
-        drop(running);
+    if wanted(Part::Clients) {
+        crowds = bench.clients(&responders)?;
     }
-
-    show(&rows, &crowds, rounds);
+    show::floods(&rows, plan.rounds);
+    show::clients(&crowds);
+    show::goals(&rows, &crowds);
     let value = json!({
         "bench": "syn",
         "machine": report::machine(),
-        "rounds": rounds,
-        "rows": rows.iter().map(row_json).collect::<Vec<_>>(),
-        "clients": crowds.iter().map(crowd_json).collect::<Vec<_>>(),
+        "rounds": plan.rounds,
+        "rows": rows.iter().map(show::row_json).collect::<Vec<_>>(),
+        "clients": crowds.iter().map(show::crowd_json).collect::<Vec<_>>(),
     });
-    report::write(&programs.results, "syn", &value)
+    let file = plan.part.map_or("syn", Part::file);
+    report::write(&programs.results, file, &value)
+}
+
+/// All that a measurement needs.
+struct Run<'a> {
+    programs: &'a Programs,
+    asked: Asked,
+    bed: &'a Bed,
+    generator: &'a mut Generator,
+}
+
+impl Run<'_> {
+    fn floods(&mut self, responders: &[Responder], rounds: u32) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for shape in Shape::ALL {
+            let row = |responder| Row {
+                responder,
+                shape,
+                windows: Vec::new(),
+            };
+            // To bounce or to drop an ACK is the same work as it is for a SYN.
+            let some = |responder: &Responder| !shape.is_ack() || responder.serves();
+            rows.extend(responders.iter().copied().filter(some).map(row));
+        }
+        for round in 1..=rounds {
+            report::progress(round, rounds);
+            for &responder in responders {
+                let running = responder.start(self.bed, self.programs)?;
+                self.bed.pin()?;
+                for row in rows.iter_mut().filter(|row| row.responder == responder) {
+                    self.asked.check()?;
+                    row.windows
+                        .push(window(self.bed, self.generator, row.shape)?);
+                }
+                drop(running);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn clients(&mut self, responders: &[Responder]) -> Result<Vec<Crowd>> {
+        let mut crowds = Vec::new();
+        for &responder in responders.iter().filter(|r| r.serves()) {
+            eprintln!("clients among floods: {}", responder.name());
+            let running = responder.start(self.bed, self.programs)?;
+            self.bed.pin()?;
+            let syns = CLIENT_RATES.map(|rate| (Shape::Options, rate));
+            let acks = CLIENT_RATES[1..].iter().map(|rate| (Shape::Ack, *rate));
+            for (shape, rate) in syns.into_iter().chain(acks) {
+                self.asked.check()?;
+                crowds.push(crowd(self.bed, self.generator, responder, shape, rate)?);
+            }
+            drop(running);
+        }
+        Ok(crowds)
+    }
 }
 
 /// What can be read while a flood is on.
@@ -247,117 +289,5 @@ fn crowd(
         rate,
         sent,
         outcome,
-    })
-}
-
-fn shape_name(shape: Shape) -> &'static str {
-    match shape {
-        Shape::Options => "all options",
-        Shape::Bare => "no options",
-        Shape::Ack => "bad ACKs",
-    }
-}
-
-/// The row of a responder that has the same shape as `row`; SYNs with options for ACKs.
-fn beside<'a>(rows: &'a [Row], row: &Row, responder: Responder) -> Option<&'a Row> {
-    let shape = match row.shape {
-        Shape::Ack => Shape::Options,
-        shape => shape,
-    };
-    rows.iter()
-        .find(|other| other.responder == responder && other.shape == shape)
-}
-
-fn show(rows: &[Row], crowds: &[Crowd], rounds: u32) {
-    let cells: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            let answered = median(&row.of(|w| w.answered));
-            let ratio = |to: Option<&Row>, what: fn(&Window) -> f64| {
-                to.map_or_else(String::new, |to| format!("{:.2}", row.over(to, what)))
-            };
-            vec![
-                row.name(),
-                format!("{:.0}", median(&row.of(|w| w.received)) / 1e3),
-                format!("{:.0}", answered / 1e3),
-                format!("{:.0}", median(&row.of(|w| w.cost))),
-                format!("{:.0} %", median(&row.of(|w| w.busy)) * 100.0),
-                ratio(beside(rows, row, Responder::Bounce), |w| w.cost),
-                ratio(beside(rows, row, Responder::Native), |w| w.cost),
-                ratio(beside(rows, row, Responder::Native), |w| w.answered),
-            ]
-        })
-        .collect();
-    println!(
-        "\nA flood as fast as it gets; medians of {rounds} rounds. Thousands of frames per second, ns of \
-         CPU per frame\n"
-    );
-    let heading = [
-        "",
-        "received k/s",
-        "answers k/s",
-        "ns each",
-        "CPU",
-        "ns/bounce",
-        "ns/ours",
-        "answers/ours",
-    ];
-    print!("{}", report::table(&heading, &cells));
-
-    let cells: Vec<_> = crowds
-        .iter()
-        .map(|crowd| {
-            let quiet = crowds
-                .iter()
-                .find(|other| other.responder == crowd.responder && other.rate == Some(0));
-            let outcome = &crowd.outcome;
-            vec![
-                crowd.responder.name().to_owned(),
-                match crowd.rate {
-                    Some(0) => "quiet".to_owned(),
-                    _ => shape_name(crowd.shape).to_owned(),
-                },
-                format!("{:.0}", crowd.sent / 1e3),
-                format!("{} of {}", outcome.succeeded, outcome.tried),
-                format!("{:.2}", outcome.p50),
-                format!("{:.2}", outcome.p99),
-                quiet.map_or_else(String::new, |quiet| {
-                    format!("{:.1}", outcome.p99 / quiet.outcome.p99)
-                }),
-            ]
-        })
-        .collect();
-    if crowds.is_empty() {
-        return;
-    }
-    println!("\nClients that connect and get 64 octets echoed, one every 4 ms; milliseconds\n");
-    let heading = ["", "flood", "sent k/s", "echoed", "p50", "p99", "p99/quiet"];
-    print!("{}", report::table(&heading, &cells));
-}
-
-fn row_json(row: &Row) -> Value {
-    json!({
-        "responder": row.responder.name(),
-        "frames": shape_name(row.shape),
-        "received_per_s": median(&row.of(|w| w.received)),
-        "answers_per_s": median(&row.of(|w| w.answered)),
-        "cpu_ns": median(&row.of(|w| w.cost)),
-        "cpu_busy": median(&row.of(|w| w.busy)),
-        "received_per_s_rounds": row.of(|w| w.received),
-        "answers_per_s_rounds": row.of(|w| w.answered),
-        "cpu_ns_rounds": row.of(|w| w.cost),
-    })
-}
-
-fn crowd_json(crowd: &Crowd) -> Value {
-    json!({
-        "responder": crowd.responder.name(),
-        "flood": shape_name(crowd.shape),
-        "rate_asked": crowd.rate,
-        "rate_sent": crowd.sent,
-        "tried": crowd.outcome.tried,
-        "succeeded": crowd.outcome.succeeded,
-        "p50_ms": crowd.outcome.p50,
-        "p99_ms": crowd.outcome.p99,
     })
 }

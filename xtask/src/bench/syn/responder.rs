@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 use nix::sys::socket::{self, Backlog, Shutdown};
 use xtask::bpf::{self, Instruction, Verdict};
 
@@ -22,20 +23,26 @@ use super::{
 /// How long a client may be silent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Responder {
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Responder {
+    /// Ours in native mode
     Native,
-    /// Another build of ours.
+    /// Another build of ours, named by --against
     Against,
+    /// Ours in generic mode
     Generic,
+    /// Each frame is sent back as it is: the least that an answer costs
     Bounce,
+    /// Each frame is dropped
     Drop,
+    /// The kernel's listener with `tcp_syncookies=2`
     Cookies,
+    /// nftables' SYNPROXY in front of a kernel listener
     Synproxy,
 }
 
 impl Responder {
-    pub(super) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Native,
         Self::Against,
         Self::Generic,
