@@ -104,6 +104,9 @@ pub mod flag {
     pub const CHECK_SOURCES: u32 = 32;
     /// A source that no prefix in `SOURCES` matches is dropped.
     pub const DEFAULT_DENY: u32 = 64;
+    /// More SYNs and bad cookies than `cookie.attack_rate`: cookies that are too old are
+    /// counted as bad ones, which saves the second MAC that tells them apart.
+    pub const UNDER_ATTACK: u32 = 128;
 }
 
 /// How to answer. 40 octets.

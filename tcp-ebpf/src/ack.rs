@@ -35,17 +35,16 @@ fn judge(ctx: &XdpContext, seg: &Segment, config: &Config) -> Outcome {
     if seg.is_bare() && !seg.checksum_ok(&packet, config.flags & flag::PARTIAL_CHECKSUMS != 0) {
         return Counter::DropTcpChecksum.into();
     }
-    let Ok(parsed) = options::parse(ctx, &packet, seg) else {
+    let Ok(found) = options::find(ctx, &packet, seg) else {
         return Counter::DropOptions.into();
     };
     if config.flags & flag::STOPPING != 0 {
         return Counter::DropStopping.into();
     }
-    let tsecr = parsed.timestamps.map(|ts| ts.ecr);
-    if config.flags & flag::REQUIRE_TIMESTAMPS != 0 && tsecr.is_none() {
+    if config.flags & flag::REQUIRE_TIMESTAMPS != 0 && !found.has_timestamps() {
         return Counter::DropNoTimestamps.into();
     }
-    let (drop, rst) = match age(seg, tsecr) {
+    let (drop, rst) = match age(config, seg, &found) {
         Age::Fresh if maps::add_flow(&seg.flow, ctx.rx_queue_index()) => {
             return maps::to_userspace(ctx, Counter::ToAccept);
         }
@@ -75,12 +74,13 @@ enum Age {
 }
 
 #[inline(always)]
-fn age(seg: &Segment, tsecr: Option<u32>) -> Age {
+fn age(config: &Config, seg: &Segment, found: &options::Found) -> Age {
     let Some(secrets) = maps::secrets() else {
         return Age::None;
     };
     let iss = seg.ack.wrapping_sub(1);
     let irs = seg.seq.wrapping_sub(1);
+    let tsecr = found.has_timestamps().then_some(found.tsecr);
     let (key, old) = if cookie::slot_parity(iss, tsecr) == 0 {
         (&secrets.keys[0], &secrets.old[0])
     } else {
@@ -91,7 +91,9 @@ fn age(seg: &Segment, tsecr: Option<u32>) -> Age {
     } else if !seg.is_bare() && cookie::is_early(key, &seg.flow, irs, iss, tsecr, seg.payload_len())
     {
         Age::Early
-    } else if cookie::check(old, &seg.flow, irs, iss, tsecr).is_some() {
+    } else if config.flags & flag::UNDER_ATTACK == 0
+        && cookie::check(old, &seg.flow, irs, iss, tsecr).is_some()
+    {
         Age::TooOld
     } else {
         Age::None

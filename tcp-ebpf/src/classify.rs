@@ -44,14 +44,31 @@ pub struct Segment {
     bad_ip_checksum: u32,
 }
 
-impl Segment {
-    /// Reads the headers; an error is the counter of a frame to pass.
+/// A frame that has no segment.
+pub enum Other {
+    /// ICMP or ICMPv6: it may be about one.
+    Icmp,
+    /// To pass.
+    Pass(Outcome),
+}
+
+impl From<Counter> for Other {
     #[inline(always)]
-    pub fn read(ctx: &XdpContext) -> Result<Self, Outcome> {
+    fn from(counter: Counter) -> Self {
+        Self::Pass(counter.into())
+    }
+}
+
+impl Segment {
+    /// Reads the headers.
+    #[inline(always)]
+    pub fn read(ctx: &XdpContext) -> Result<Self, Other> {
         let packet = Packet::new(ctx);
+        packet.fetch_ahead();
         let link = link::parse(&packet).ok_or(Counter::PassNotIp)?;
         let ip = ip::parse(&packet, link).map_err(|reject| match reject {
-            Reject::NotIp => Outcome::from(Counter::PassNotIp),
+            Reject::Icmp => Other::Icmp,
+            Reject::NotIp => Counter::PassNotIp.into(),
             Reject::NotTcp => Counter::PassNotTcp.into(),
             Reject::LaterFragment => Counter::PassFragment.into(),
             Reject::Malformed => Counter::PassMalformedIp.into(),
@@ -176,6 +193,14 @@ impl Segment {
                 .add32(w.ne32::<8>())
                 .add32(w.ne32::<12>())
                 .add32(w.ne32::<16>());
+        } else if len == 12 {
+            let Some(w) = packet.window::<12>(at) else {
+                return false;
+            };
+            sum = sum
+                .add32(w.ne32::<0>())
+                .add32(w.ne32::<4>())
+                .add32(w.ne32::<8>());
         } else {
             for i in 0..10 {
                 if i * 4 >= len {

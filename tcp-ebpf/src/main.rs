@@ -25,7 +25,7 @@ mod synack;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use classify::Segment;
+use classify::{Other, Segment};
 use tcp_common::abi::policy;
 use tcp_common::counters::{Counter, Verdict};
 use tcp_common::wire::Flags;
@@ -60,22 +60,15 @@ pub fn tcp_xdp(ctx: XdpContext) -> u32 {
 fn judge(ctx: &XdpContext) -> Outcome {
     let seg = match Segment::read(ctx) {
         Ok(seg) => seg,
-        Err(Outcome(word)) if word == Outcome::from(Counter::PassNotTcp).0 => {
-            return Outcome(icmp::judge_icmp(ctx.ctx));
-        }
-        Err(outcome) => return outcome,
+        Err(Other::Icmp) => return Outcome(icmp::judge_icmp(ctx.ctx)),
+        Err(Other::Pass(outcome)) => return outcome,
     };
     let port = maps::port(seg.flow.local_port_be);
     if port == 0 {
         return Counter::PassNotServed.into();
     }
     let control = seg.flags().control();
-    let known = if control == Flags::SYN {
-        maps::is_known_syn(&seg.flow)
-    } else {
-        maps::is_known(&seg.flow)
-    };
-    if known {
+    if maps::is_known(&seg.flow) {
         if seg.is_fragment() {
             return Counter::DropFragment.into();
         }

@@ -84,12 +84,6 @@ pub fn port(port_be: u16) -> u32 {
         .unwrap_or(0)
 }
 
-/// Whether the flow has a connection (or TIME-WAIT entry) in userspace.
-#[inline(always)]
-pub fn is_known(flow: &FlowKey) -> bool {
-    FLOWS.get_ptr(flow).is_some()
-}
-
 /// The count of the flow's slot in the filter; nothing before the map is there.
 #[inline(always)]
 fn filter_count(flow: &FlowKey) -> Option<*mut u32> {
@@ -99,14 +93,15 @@ fn filter_count(flow: &FlowKey) -> Option<*mut u32> {
     Some(unsafe { block.cast::<u32>().add(slot % FILTER_BLOCK) })
 }
 
-/// [`is_known`] for a segment of which there may be very many, all unknown.
+/// Whether the flow has a connection (or TIME-WAIT entry) in userspace.
 #[inline(always)]
-pub fn is_known_syn(flow: &FlowKey) -> bool {
+pub fn is_known(flow: &FlowKey) -> bool {
     match filter_count(flow) {
-        // SAFETY: a word of the map, read at once. It may change at any time; a SYN that
-        // overtakes its own connection's first ACK is of no connection yet.
+        // SAFETY: a word of the map, read at once. It may change at any time, but it is
+        // never less than the entries of `FLOWS`: what overtakes its own connection's
+        // first ACK on another CPU is of no connection yet.
         Some(count) if unsafe { count.read_volatile() } == 0 => false,
-        _ => is_known(flow),
+        _ => FLOWS.get_ptr(flow).is_some(),
     }
 }
 

@@ -9,12 +9,13 @@ use tcp_common::wire::options::{self, BadOption, Options, SackBlocks, Sink, Time
 /// What [`walk_options`] found, as plain words in the caller's stack.
 #[derive(Default)]
 #[repr(C)]
-struct Found {
+pub struct Found {
     present: u32,
     mss: u32,
     window_scale: u32,
     tsval: u32,
-    tsecr: u32,
+    /// The echo; zero without timestamps.
+    pub tsecr: u32,
     cursor: u32,
 }
 
@@ -22,6 +23,14 @@ const MSS: u32 = 1;
 const WINDOW_SCALE: u32 = 2;
 const SACK_PERMITTED: u32 = 4;
 const TIMESTAMPS: u32 = 8;
+
+impl Found {
+    /// Whether there are timestamps.
+    #[inline(always)]
+    pub const fn has_timestamps(&self) -> bool {
+        self.present & TIMESTAMPS != 0
+    }
+}
 
 impl Sink for Found {
     #[inline(always)]
@@ -56,11 +65,10 @@ impl Sink for Found {
     }
 }
 
-/// Parses the segment's options.
+/// Parses a SYN's options.
 #[inline(always)]
 pub fn parse(ctx: &XdpContext, packet: &Packet, seg: &Segment) -> Result<Options, BadOption> {
-    let (start, len) = (seg.options_at(), seg.options_len());
-    let found = find(ctx, packet, start, len)?;
+    let found = find(ctx, packet, seg)?;
     let has = |bit| found.present & bit != 0;
     Ok(Options {
         mss: has(MSS).then_some(found.mss as u16),
@@ -74,10 +82,11 @@ pub fn parse(ctx: &XdpContext, packet: &Packet, seg: &Segment) -> Result<Options
     })
 }
 
-/// Finds the options. What the common layouts lack is zero and not undefined, as it would
+/// Finds the segment's options. What the common layouts lack is zero and not undefined, as it would
 /// be in [`Options`]: the verifier does not let undefined words be moved about.
 #[inline(always)]
-fn find(ctx: &XdpContext, packet: &Packet, start: usize, len: usize) -> Result<Found, BadOption> {
+pub fn find(ctx: &XdpContext, packet: &Packet, seg: &Segment) -> Result<Found, BadOption> {
+    let (start, len) = (seg.options_at(), seg.options_len());
     let mut found = Found::default();
     if options::common(packet, start, len, &mut found) {
         return Ok(found);

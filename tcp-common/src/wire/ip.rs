@@ -1,5 +1,6 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200) headers, as far as TCP needs them.
 
+use super::icmp::{ICMP, ICMP_V6};
 use super::link::{IPV4, IPV6, Link};
 use super::{Bytes, Sum};
 use crate::flow::Addr;
@@ -46,7 +47,9 @@ pub struct Packet {
 pub enum Reject {
     /// Neither IPv4 nor IPv6.
     NotIp,
-    /// Another protocol than TCP.
+    /// ICMP or `ICMPv6`, see [`super::icmp::parse`].
+    Icmp,
+    /// Another protocol than TCP and ICMP.
     NotTcp,
     /// A fragment other than the first: its ports are not known.
     LaterFragment,
@@ -70,8 +73,9 @@ pub fn parse<B: Bytes + ?Sized>(frame: &B, link: Link) -> Result<Packet, Reject>
 fn parse_v4<B: Bytes + ?Sized>(frame: &B, l3: usize) -> Result<Packet, Reject> {
     let ip = frame.window::<V4_LEN>(l3).ok_or(Reject::Malformed)?;
     let vihl = ip.u8::<{ offset_of!(Ipv4Hdr, vihl) }>();
-    if ip.u8::<{ offset_of!(Ipv4Hdr, proto) }>() != TCP {
-        return Err(Reject::NotTcp);
+    let protocol = ip.u8::<{ offset_of!(Ipv4Hdr, proto) }>();
+    if protocol != TCP {
+        return Err(not_tcp(protocol, ICMP));
     }
     let header_len = usize::from(vihl & 0xf) * 4;
     let total_len = usize::from(ip.be16::<{ offset_of!(Ipv4Hdr, tot_len) }>());
@@ -112,6 +116,15 @@ fn parse_v4<B: Bytes + ?Sized>(frame: &B, l3: usize) -> Result<Packet, Reject> {
 }
 
 #[inline(always)]
+const fn not_tcp(protocol: u8, icmp: u8) -> Reject {
+    if protocol == icmp {
+        Reject::Icmp
+    } else {
+        Reject::NotTcp
+    }
+}
+
+#[inline(always)]
 fn parse_v6<B: Bytes + ?Sized>(frame: &B, l3: usize) -> Result<Packet, Reject> {
     const SRC: usize = offset_of!(Ipv6Hdr, src_addr);
     const DST: usize = offset_of!(Ipv6Hdr, dst_addr);
@@ -129,7 +142,7 @@ fn parse_v6<B: Bytes + ?Sized>(frame: &B, l3: usize) -> Result<Packet, Reject> {
         let mut walked = 0;
         while walked < MAX_EXTENSIONS && next != TCP {
             if !matches!(next, HOP_BY_HOP | ROUTING | DESTINATION | FRAGMENT) {
-                return Err(Reject::NotTcp);
+                return Err(not_tcp(next, ICMP_V6));
             }
             let ext = frame
                 .window::<8>(l3 + V6_LEN + skipped)
@@ -153,7 +166,7 @@ fn parse_v6<B: Bytes + ?Sized>(frame: &B, l3: usize) -> Result<Packet, Reject> {
                 if matches!(next, HOP_BY_HOP | ROUTING | DESTINATION | FRAGMENT) {
                     Reject::TooManyExtensions
                 } else {
-                    Reject::NotTcp
+                    not_tcp(next, ICMP_V6)
                 },
             );
         }

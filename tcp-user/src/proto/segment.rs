@@ -62,7 +62,10 @@ impl<'a> Segment<'a> {
     pub(super) fn parse(frame: &'a [u8], partial_checksums: bool) -> Result<Self, Disposition> {
         let link = link::parse(frame).ok_or(Disposition::Malformed)?;
         let packet = ip::parse(frame, link).map_err(|reject| match reject {
-            ip::Reject::NotIp | ip::Reject::NotTcp | ip::Reject::TooManyExtensions => {
+            ip::Reject::NotIp
+            | ip::Reject::Icmp
+            | ip::Reject::NotTcp
+            | ip::Reject::TooManyExtensions => {
                 Disposition::NotTcp
             }
             ip::Reject::LaterFragment => Disposition::Fragment,

@@ -14,7 +14,7 @@ use aya::{
     programs::Xdp,
 };
 use tcp_common::{
-    abi::{self, Config, Flow, Secrets, port},
+    abi::{self, Config, FILTER_BLOCK, FilterBlock, Flow, Secrets, port},
     cookie::Key,
     counters::{COUNT, Counter},
     flow::{Addr, FlowKey},
@@ -89,12 +89,25 @@ impl Program {
 
     pub(crate) fn add_flow(&mut self, flow: &FlowKey) -> Result<()> {
         let mut flows = HashMap::<_, FlowKey, Flow>::try_from(self.map(abi::FLOWS)?)?;
-        Ok(flows.insert(flow, Flow::default(), 0)?)
+        flows.insert(flow, Flow::default(), 0)?;
+        self.filter(flow, 1)
     }
 
     pub(crate) fn remove_flow(&mut self, flow: &FlowKey) -> Result<()> {
         let mut flows = HashMap::<_, FlowKey, Flow>::try_from(self.map(abi::FLOWS)?)?;
-        Ok(flows.remove(flow)?)
+        flows.remove(flow)?;
+        self.filter(flow, -1)
+    }
+
+    /// Adds to the count of the flow's slot, as the program and the server do.
+    fn filter(&mut self, flow: &FlowKey, number: i32) -> Result<()> {
+        let slot = flow.filter_slot();
+        let index = (slot / FILTER_BLOCK) as u32;
+        let mut filter = self.array::<FilterBlock>(abi::FLOW_FILTER)?;
+        let mut block = filter.get(&index, 0)?;
+        let count = &mut block[slot % FILTER_BLOCK];
+        *count = count.wrapping_add_signed(number);
+        Ok(filter.set(index, block, 0)?)
     }
 
     /// The counters, summed over the CPUs.
