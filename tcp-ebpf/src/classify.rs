@@ -64,7 +64,6 @@ impl Segment {
     #[inline(always)]
     pub fn read(ctx: &XdpContext) -> Result<Self, Other> {
         let packet = Packet::new(ctx);
-        packet.fetch_ahead();
         let link = link::parse(&packet).ok_or(Counter::PassNotIp)?;
         let ip = ip::parse(&packet, link).map_err(|reject| match reject {
             Reject::Icmp => Other::Icmp,

@@ -23,17 +23,6 @@ impl Packet {
         }
     }
 
-    /// Asks the caches for the frame's second line, which TCP's options reach into, while
-    /// the first is still on its way: a frame that the device has just written is in none.
-    #[inline(always)]
-    pub fn fetch_ahead(self) {
-        let at = self.start + 64;
-        if at + 4 <= self.end {
-            // SAFETY: inside the frame by the check.
-            unsafe { core::ptr::read_volatile(at as *const u32) };
-        }
-    }
-
     /// Octets in the frame.
     #[inline(always)]
     pub fn len(self) -> usize {

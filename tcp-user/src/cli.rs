@@ -3,6 +3,7 @@
 use crate::control::filter::{Filter, Sort};
 use crate::control::listen::{Listen, Place, Policy};
 use crate::control::loader::Mode;
+use crate::control::sources::Prefix;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,9 +32,12 @@ pub enum Command {
     Trace(Trace),
     /// Say what an interface and this system are fit for, and what would hurt
     Doctor(Doctor),
-    /// Show what a running server serves, or change how
+    /// Show what a running server serves, or change it
     #[command(subcommand)]
     Listen(ListenCommand),
+    /// Show who may connect to a running server, or change it; connections go on
+    #[command(subcommand)]
+    Sources(SourcesCommand),
     /// Check a configuration file, print the default one, or let a running server read its own again
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -119,6 +123,47 @@ pub enum ListenCommand {
         #[command(flatten)]
         client: Client,
     },
+    /// Serve one more place
+    Add {
+        /// As for run --listen
+        #[arg(value_name = "ADDR:PORT=APP[@POLICY]")]
+        listen: Listen,
+        /// Which server, and how to print
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Serve a listen, or some ports of one, no more; connections go on
+    Remove {
+        /// The listen, ADDR:PORT or ADDR:PORT-PORT
+        #[arg(value_name = "ADDR:PORT")]
+        place: Place,
+        /// Which server, and how to print
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+/// `tcp-user sources`
+#[derive(Debug, Subcommand)]
+pub enum SourcesCommand {
+    /// Print the allow and the deny list
+    List(Client),
+    /// Put a prefix on the allow list; with the first, sources on neither list are refused
+    Allow(Source),
+    /// Put a prefix on the deny list
+    Deny(Source),
+    /// Take a prefix off its list
+    Remove(Source),
+}
+
+/// A prefix and a server.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// An address or ADDRESS/LENGTH
+    pub prefix: Prefix,
+    /// Which server, and how to print
+    #[command(flatten)]
+    pub client: Client,
 }
 
 /// `tcp-user config`

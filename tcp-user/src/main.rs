@@ -3,11 +3,14 @@
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::Duration;
-use tcp_user::cli::{self, Cli, Command, ConfigCommand, ListenCommand, SecretCommand};
+use tcp_user::cli::{
+    self, Cli, Command, ConfigCommand, ListenCommand, SecretCommand, Source, SourcesCommand,
+};
 use tcp_user::control::client::{self, Output};
 use tcp_user::control::config::{self, Config};
 use tcp_user::control::records::{Request, SecretInfo};
 use tcp_user::control::secrets::Master;
+use tcp_user::control::sources::To;
 use tcp_user::control::{self, doctor};
 use tcp_user::dataplane::reclaim;
 
@@ -110,6 +113,18 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             let place = place.to_string();
             ask(&client, &Request::Policy { place, policy })
         }
+        Command::Listen(ListenCommand::Add { listen, client }) => {
+            let listen = listen.to_string();
+            ask(&client, &Request::Add { listen })
+        }
+        Command::Listen(ListenCommand::Remove { place, client }) => {
+            let place = place.to_string();
+            ask(&client, &Request::Remove { place })
+        }
+        Command::Sources(SourcesCommand::List(c)) => ask(&c, &Request::Sources),
+        Command::Sources(SourcesCommand::Allow(s)) => source(&s, To::Allow),
+        Command::Sources(SourcesCommand::Deny(s)) => source(&s, To::Deny),
+        Command::Sources(SourcesCommand::Remove(s)) => source(&s, To::Nowhere),
         Command::Config(ConfigCommand::Check { file, set }) => {
             let found = Config::check_file(&file, &set)?;
             println!(
@@ -157,4 +172,9 @@ fn ask(client: &cli::Client, request: &Request) -> anyhow::Result<()> {
         ..Output::default()
     };
     client::run(client.control.as_deref(), request, output)
+}
+
+fn source(source: &Source, to: To) -> anyhow::Result<()> {
+    let prefix = source.prefix.to_string();
+    ask(&source.client, &Request::Source { prefix, to })
 }

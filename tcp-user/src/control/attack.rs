@@ -1,8 +1,12 @@
-//! Whether we are under attack: `cookie.require_timestamps = "under-attack"`.
+//! Whether we are under attack: what `cookie.require_timestamps = "under-attack"` goes by,
+//! and whether XDP takes the time to tell cookies that are too old from bad ones.
 //!
 //! What counts are SYNs that want an answer and ACKs that guess cookies; legitimate
 //! clients make both, but not `cookie.attack_rate` of them a second.
 
+use super::loader::Counters;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tcp_common::counters::Counter;
 
@@ -60,6 +64,46 @@ impl Watch {
         }
         self.attacked = false;
         Some(false)
+    }
+}
+
+/// A [`Watch`] over the counters of a program.
+pub struct Guard {
+    watch: Watch,
+    counters: Counters,
+    attacked: Arc<AtomicBool>,
+}
+
+impl Guard {
+    /// `threshold` is `cookie.attack_rate`.
+    pub fn new(threshold: u32, counters: Counters) -> Self {
+        Self {
+            watch: Watch::new(threshold),
+            counters,
+            attacked: Arc::default(),
+        }
+    }
+
+    /// Another `cookie.attack_rate`, from the next reading on.
+    pub const fn set_threshold(&mut self, threshold: u32) {
+        self.watch.threshold = threshold;
+    }
+
+    /// Reads the counters; the new state if it changes.
+    pub fn look(&mut self, now: Duration) -> Option<bool> {
+        let change = self.watch.read(now, frames(&self.counters.read()))?;
+        self.attacked.store(change, Ordering::Relaxed);
+        Some(change)
+    }
+
+    /// The state as of the last look.
+    pub const fn is_attacked(&self) -> bool {
+        self.watch.attacked
+    }
+
+    /// The same for other threads.
+    pub fn shared(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.attacked)
     }
 }
 

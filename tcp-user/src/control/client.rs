@@ -121,9 +121,13 @@ pub fn run(control: Option<&Path>, request: &Request, output: Output) -> Result<
             Request::Conns { .. } => {
                 text::connections(&serde_json::from_str::<Vec<_>>(&line)?, !output.brief)
             }
-            Request::Listens | Request::Policy { .. } => {
-                text::listens(&serde_json::from_str::<Vec<_>>(&line)?)
+            Request::Sources | Request::Source { .. } => {
+                text::sources(&serde_json::from_str(&line)?)
             }
+            Request::Listens
+            | Request::Policy { .. }
+            | Request::Add { .. }
+            | Request::Remove { .. } => text::listens(&serde_json::from_str::<Vec<_>>(&line)?),
             Request::Secret | Request::Rotate => text::secret(&serde_json::from_str(&line)?),
             Request::Reload => {
                 let reloaded: Reloaded = serde_json::from_str(&line)?;

@@ -154,6 +154,25 @@ impl Place {
         self.addr.is_none_or(|addr| addr == local.ip()) && self.ports().contains(&local.port())
     }
 
+    /// What is left without the ports of `other`: nothing, a part, two parts, or all.
+    pub fn without(self, other: Self) -> impl Iterator<Item = Self> {
+        let part = move |first: u16, last: u16| {
+            (first <= last).then_some(Self {
+                first,
+                last,
+                ..self
+            })
+        };
+        let parts = if self.overlaps(other) {
+            let before = other.first.checked_sub(1).and_then(|p| part(self.first, p));
+            let behind = other.last.checked_add(1).and_then(|p| part(p, self.last));
+            [before, behind]
+        } else {
+            [Some(self), None]
+        };
+        parts.into_iter().flatten()
+    }
+
     fn overlaps(self, other: Self) -> bool {
         self.addr == other.addr && self.first <= other.last && other.first <= self.last
     }
@@ -311,6 +330,28 @@ pub fn set_policy(listens: &mut Vec<Listen>, place: Place, policy: Policy) -> Re
         parts.push(part(place.last + 1, whole.place.last, whole.policy));
     }
     listens.splice(at..=at, parts);
+    Ok(())
+}
+
+/// Takes a place out; the rest of a range that it is a part of stays. An error names
+/// the place that the listens do not cover.
+pub fn cut(listens: &mut Vec<Listen>, place: Place) -> Result<(), String> {
+    let ports = |listens: &[Listen]| listens.iter().map(|l| l.place.ports().len()).sum::<usize>();
+    let left: Vec<Listen> = listens
+        .iter()
+        .flat_map(|l| {
+            l.place
+                .without(place)
+                .map(|place| Listen { place, ..l.clone() })
+        })
+        .collect();
+    // No two listens have a port in common.
+    if ports(listens) - ports(&left) != place.ports().len() {
+        return Err(format!(
+            "{place} is not (or not as a whole) served by listens"
+        ));
+    }
+    *listens = left;
     Ok(())
 }
 
@@ -488,5 +529,32 @@ mod tests {
         );
         assert!(set("*:21", Policy::Off).expect_err("none").contains("*:21"));
         assert!(set("192.0.2.1:12", Policy::Off).is_err());
+    }
+
+    #[test]
+    fn a_part_is_cut_out_of_what_covers_it() {
+        let all = ["*:10-20=echo", "*:21=http", "192.0.2.1:10=discard"];
+        let mut listens: Vec<Listen> = all.iter().map(|t| t.parse().expect("valid")).collect();
+        let mut cut = |place: &str| {
+            cut(&mut listens, place.parse().expect(place))?;
+            let texts: Vec<String> = listens.iter().map(ToString::to_string).collect();
+            Ok::<_, String>(texts.join(" "))
+        };
+        let exact = "192.0.2.1:10=discard";
+        assert_eq!(
+            cut("*:12").expect("inside"),
+            format!("*:10-11=echo *:13-20=echo *:21=http {exact}")
+        );
+        assert!(cut("*:11-13").expect_err("a gap").contains("*:11-13"));
+        assert_eq!(
+            cut("*:20-21").expect("of two"),
+            format!("*:10-11=echo *:13-19=echo {exact}")
+        );
+        assert_eq!(
+            cut("*:10-11").expect("whole"),
+            format!("*:13-19=echo {exact}")
+        );
+        assert!(cut("*:1-65535").is_err());
+        assert_eq!(cut("192.0.2.1:10").expect("exact"), "*:13-19=echo");
     }
 }

@@ -3,17 +3,16 @@
 //! The program is held by a BPF link: when this process ends, however it ends, the
 //! kernel detaches it.
 
+mod policy;
+
 use super::attached;
 use super::config::{self, OnInvalidAck, RequireTimestamps};
 use super::flows::Flows;
-use super::listen::{Listen, Place, Policy};
 use super::netlink::{self, Hook};
 use super::shield;
 use super::sources::Sources;
-use crate::app::App;
 use crate::dataplane::nic::Nic;
 use crate::proto;
-use aya::maps::lpm_trie::{Key as Prefix, LpmTrie};
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpLink;
@@ -25,7 +24,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
-use tcp_common::abi::{self, Limits, ListenKey, Secrets, Shield, flag, port};
+use tcp_common::abi::{self, Limits, ListenKey, Secrets, Shield, flag};
 use tcp_common::counters::{self, Counter};
 use tcp_common::flow::Addr;
 
@@ -121,6 +120,7 @@ pub struct Program {
     secrets: Secrets,
     addresses: HashSet<IpAddr>,
     shields: shield::Table,
+    sources: Sources,
     link: Option<FdLink>,
 }
 
@@ -148,16 +148,6 @@ impl Program {
         if engine.partial_checksums {
             flags |= flag::PARTIAL_CHECKSUMS;
         }
-        let sources = config.xdp.sources().map_err(|e| Error::Other {
-            step: "set the allow and deny lists",
-            reason: e.to_string(),
-        })?;
-        if !sources.entries.is_empty() {
-            flags |= flag::CHECK_SOURCES;
-        }
-        if sources.default_deny {
-            flags |= flag::DEFAULT_DENY;
-        }
         let mut program = Self {
             ebpf,
             config: abi::Config {
@@ -174,16 +164,22 @@ impl Program {
             secrets,
             addresses: HashSet::new(),
             shields: shield::Table::new(),
+            sources: Sources::default(),
             link: None,
         };
-        program.write_sources(&sources)?;
-        program.configure(config)?;
+        let sources = config.xdp.sources().map_err(|e| Error::Other {
+            step: "set the allow and deny lists",
+            reason: e.to_string(),
+        })?;
+        program.set_sources(sources)?;
+        program.configure(config, false)?;
         program.write_secrets(secrets)?;
         Ok(program)
     }
 
-    /// What may change while the program runs, see [`config::LIVE`].
-    pub fn configure(&mut self, config: &config::Config) -> Result<(), Error> {
+    /// What may change while the program runs, see [`config::LIVE`], and what depends on
+    /// whether there is an attack.
+    pub fn configure(&mut self, config: &config::Config, attacked: bool) -> Result<(), Error> {
         let mut set = |flag: u32, on: bool| {
             if on {
                 self.config.flags |= flag;
@@ -195,11 +191,13 @@ impl Program {
             flag::DROP_INVALID,
             config.xdp.on_invalid_ack == OnInvalidAck::Drop,
         );
-        // Under attack, the watch says it again.
-        set(
-            flag::REQUIRE_TIMESTAMPS,
-            config.cookie.require_timestamps == RequireTimestamps::Always,
-        );
+        let required = match config.cookie.require_timestamps {
+            RequireTimestamps::Never => false,
+            RequireTimestamps::UnderAttack => attacked,
+            RequireTimestamps::Always => true,
+        };
+        set(flag::REQUIRE_TIMESTAMPS, required);
+        set(flag::UNDER_ATTACK, attacked);
         let interval = |rate: u32| 1_000_000_000_u32.checked_div(rate).unwrap_or(0);
         self.config.limits = Limits {
             syn_ack_interval: interval(config.xdp.syn_ack_rate),
@@ -297,72 +295,6 @@ impl Program {
             .map_err(|e| explain("set the AF_XDP socket", &e))
     }
 
-    fn write_sources(&mut self, sources: &Sources) -> Result<(), Error> {
-        let step = "set the allow and deny lists";
-        let mut map = LpmTrie::<_, Addr, u32>::try_from(self.map(abi::SOURCES)?)
-            .map_err(|e| explain(step, &e))?;
-        for (len, addr, what) in &sources.entries {
-            map.insert(&Prefix::new(*len, *addr), what, 0)
-                .map_err(|e| explain(step, &e))?;
-        }
-        Ok(())
-    }
-
-    /// Starts to answer SYNs.
-    pub fn serve(&mut self, listens: &[Listen]) -> Result<(), Error> {
-        let everywhere = Place {
-            addr: None,
-            first: 1,
-            last: u16::MAX,
-        };
-        self.write_listens(listens, everywhere)
-    }
-
-    /// Writes what has become of the ports of `place`. Each port changes at once: the
-    /// program sees the old policy or the new one. Flows are not asked, they go on: a
-    /// port that was served stays on the program's list, so that it looks for them.
-    pub fn write_listens(&mut self, listens: &[Listen], place: Place) -> Result<(), Error> {
-        let step = "set the served ports";
-        let mut ports = std::collections::BTreeMap::<u16, u32>::new();
-        for listen in listens {
-            let at = listen.place;
-            let within = at.first.max(place.first)..=at.last.min(place.last);
-            let Some(addr) = at.addr else {
-                for port in within {
-                    *ports.entry(port).or_default() |= match listen.policy {
-                        Policy::Cookie | Policy::Adaptive if matches!(listen.app, App::Kernel) => {
-                            port::ANY_ADDR | port::ANY_KERNEL
-                        }
-                        Policy::Cookie | Policy::Adaptive => port::ANY_ADDR,
-                        Policy::Observe => port::ANY_ADDR | port::ANY_OBSERVE,
-                        // Looked up, found nowhere.
-                        Policy::Off => port::SOME_ADDR,
-                    };
-                }
-                continue;
-            };
-            let mut map = BpfMap::<_, ListenKey, u32>::try_from(self.map(abi::LISTENS)?)
-                .map_err(|e| explain(step, &e))?;
-            for port in within {
-                *ports.entry(port).or_default() |= port::SOME_ADDR;
-                let key = ListenKey {
-                    addr: addr.into(),
-                    port_be: port.to_be(),
-                    reserved: 0,
-                };
-                map.insert(key, listen.abi(), 0)
-                    .map_err(|e| explain(step, &e))?;
-            }
-        }
-        let mut map =
-            Array::<_, u32>::try_from(self.map(abi::PORTS)?).map_err(|e| explain(step, &e))?;
-        for (port, bits) in ports {
-            map.set(u32::from(port), bits, 0)
-                .map_err(|e| explain(step, &e))?;
-        }
-        Ok(())
-    }
-
     /// The interface's addresses, for `*`. Writes what is different; true if anything was.
     pub fn set_addresses(&mut self, now: &[IpAddr]) -> Result<bool, Error> {
         let now: HashSet<IpAddr> = now.iter().copied().collect();
@@ -431,16 +363,6 @@ impl Program {
     /// No new connections from now on.
     pub fn stop(&mut self) -> Result<(), Error> {
         self.config.flags |= flag::STOPPING;
-        self.write_config()
-    }
-
-    /// Refuses clients without timestamps, or serves them again.
-    pub fn require_timestamps(&mut self, on: bool) -> Result<(), Error> {
-        if on {
-            self.config.flags |= flag::REQUIRE_TIMESTAMPS;
-        } else {
-            self.config.flags &= !flag::REQUIRE_TIMESTAMPS;
-        }
         self.write_config()
     }
 

@@ -12,6 +12,7 @@ pub mod filter;
 pub mod flows;
 pub mod ladder;
 pub mod listen;
+mod live;
 pub mod loader;
 pub mod netlink;
 pub mod orders;
@@ -27,12 +28,11 @@ pub mod sources;
 pub mod sweep;
 pub mod trace;
 
-use crate::app::{App, Apps, Service, proxy};
+use crate::app::{App, Apps, proxy};
 use crate::dataplane::nic::Nic;
 use crate::dataplane::tap::{Pcap, Tap};
 use crate::dataplane::worker::{Command, Commands, Worker};
 use crate::dataplane::xsk::{self, XskDevice};
-use crate::net::Acceptor;
 use crate::proto::{Endpoint, State};
 use anyhow::{Context, Result, anyhow, bail};
 use config::{Config, RequireTimestamps};
@@ -45,11 +45,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use orders::Order;
-use records::{ListenInfo, SecretInfo};
+use records::SecretInfo;
 use secrets::{Clock, Master, Now, Rotation};
 use services::Services;
-use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
+use std::io::{IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -154,12 +153,12 @@ struct Server {
     hub: trace::Hub,
     sweep: sweep::Sweep,
     orders: orders::Inbox,
-    attack: Option<(attack::Watch, loader::Counters)>,
+    attack: attack::Guard,
     desk: orders::Desk,
     /// What `tcp-user run` prints when it answers SYNs.
     ready: String,
     drained: Vec<listen::Place>,
-    _backends: proxy::Watch,
+    backends: proxy::Watch,
     shield: (shield::Watch, loader::Counters),
     _control: server::Socket,
 }
@@ -245,7 +244,9 @@ impl Server {
             print_trace(&hub)?;
         }
         let (desk, orders) = orders::pair()?;
+        let attack = attack::Guard::new(config.cookie.attack_rate, program.counters()?);
         control.serve(server::Sources {
+            attacked: attack.shared(),
             interface: nic.name.clone(),
             counters: program.counters()?,
             workers: commands.clone(),
@@ -253,7 +254,6 @@ impl Server {
             desk: desk.clone(),
             pools: backends.pools(),
         })?;
-        let attack = attack_watch(&config, &program)?;
         let counters = program.counters()?;
         let sweep = sweep::Sweep::new(program.flows()?, commands);
 
@@ -292,7 +292,7 @@ impl Server {
             desk,
             ready,
             drained: Vec::new(),
-            _backends: backends,
+            backends,
             shield: (shield, counters),
             _control: control,
         })
@@ -331,15 +331,10 @@ impl Server {
             tracing::debug!("cookie keys");
             self.rotate()?;
         }
-        if let Some((watch, counters)) = &mut self.attack
-            && let Some(attacked) = watch.read(now.boot, attack::frames(&counters.read()))
-        {
-            self.program.require_timestamps(attacked)?;
-            if attacked {
-                tracing::warn!("under attack: clients without timestamps are refused");
-            } else {
-                tracing::warn!("the attack is over: all clients are served");
-            }
+        if let Some(attacked) = self.attack.look(now.boot) {
+            self.program.configure(&self.config, attacked)?;
+            let refusing = self.config.cookie.require_timestamps == RequireTimestamps::UnderAttack;
+            tracing::warn!(attacked, refusing, "attack");
         }
         match self.nic.addresses() {
             Ok(addresses) => {
@@ -376,6 +371,15 @@ impl Server {
             Order::Policy(place, policy, answer) => {
                 let _ = answer.send(self.set_policy(place, policy));
             }
+            Order::AddListen(listen, answer) => {
+                let _ = answer.send(self.add_listen(listen));
+            }
+            Order::RemoveListen(place, answer) => {
+                let _ = answer.send(self.remove_listen(place));
+            }
+            Order::Sources(change, answer) => {
+                let _ = answer.send(self.change_sources(change));
+            }
             Order::Bind(local, acceptor, answer) => {
                 let _ = answer.send(self.bind(local, acceptor));
             }
@@ -400,75 +404,6 @@ impl Server {
                 let _ = answer.send(self.reload());
             }
         }
-    }
-
-    fn listen_infos(&self) -> Vec<ListenInfo> {
-        self.listens.iter().map(ListenInfo::from).collect()
-    }
-
-    fn set_policy(
-        &mut self,
-        place: listen::Place,
-        policy: listen::Policy,
-    ) -> Result<Vec<ListenInfo>, String> {
-        let mut listens = self.listens.clone();
-        listen::set_policy(&mut listens, place, policy)?;
-        self.program
-            .write_listens(&listens, place)
-            .map_err(|e| e.to_string())?;
-        tracing::info!(%place, %policy, "policy");
-        self.listens = listens;
-        self.undrain();
-        self.look_at_listeners().map_err(|e| e.to_string())?;
-        Ok(self.listen_infos())
-    }
-
-    /// Serves a listener of this process; the errors are those of [`crate::net::Binder`].
-    fn bind(&mut self, local: SocketAddr, acceptor: Acceptor) -> io::Result<()> {
-        let refuse = |kind, text: &str| Err(io::Error::new(kind, format!("{local}: {text}")));
-        let Some(place) = services::place(local) else {
-            return refuse(io::ErrorKind::InvalidInput, "a port from 1 to 65535");
-        };
-        let mut listens = self.listens.clone();
-        listens.push(Listen {
-            place,
-            app: App::Stream,
-            policy: listen::Policy::Cookie,
-        });
-        if let Err(error) = listen::check_places(&listens) {
-            return refuse(io::ErrorKind::AddrInUse, &error.to_string());
-        }
-        if let Some(ip) = place.addr
-            && !self.nic.addresses()?.contains(&ip)
-        {
-            return refuse(
-                io::ErrorKind::AddrNotAvailable,
-                &format!("not an address of {}", self.nic.name),
-            );
-        }
-        // Workers first: XDP answers only for what they know.
-        self.services.add(place, Service::Streams(acceptor));
-        if let Err(error) = self.program.write_listens(&listens, place) {
-            self.services.remove(place);
-            return Err(io::Error::other(error));
-        }
-        self.listens = listens;
-        Ok(())
-    }
-
-    fn unbind(&mut self, local: SocketAddr) -> Result<(), String> {
-        let Some(place) = services::place(local) else {
-            return Ok(());
-        };
-        let mut listens = self.listens.clone();
-        listen::set_policy(&mut listens, place, listen::Policy::Off)?;
-        self.program
-            .write_listens(&listens, place)
-            .map_err(|e| e.to_string())?;
-        listens.retain(|listen| listen.place != place);
-        self.listens = listens;
-        self.services.remove(place);
-        Ok(())
     }
 
     fn replace_secret(&mut self) -> Result<SecretInfo, String> {
@@ -544,20 +479,6 @@ impl Server {
     }
 }
 
-/// What is under way against the server, if the configuration wants to know.
-fn attack_watch(
-    config: &Config,
-    program: &Program,
-) -> Result<Option<(attack::Watch, loader::Counters)>, loader::Error> {
-    Ok(match config.cookie.require_timestamps {
-        RequireTimestamps::UnderAttack => Some((
-            attack::Watch::new(config.cookie.attack_rate),
-            program.counters()?,
-        )),
-        RequireTimestamps::Never | RequireTimestamps::Always => None,
-    })
-}
-
 /// Waits until something is told, or for an order.
 fn told(stop: &Stop, orders: Option<&orders::Inbox>, timeout: Duration) -> Result<Option<Told>> {
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
@@ -586,14 +507,19 @@ fn open_backends(listens: &[Listen], config: &Config) -> Result<proxy::Watch> {
         }
     }
     if any {
-        // A connection to a backend takes a descriptor.
-        let limit = Resource::RLIMIT_NOFILE;
-        let (soft, hard) = getrlimit(limit)?;
-        if soft < hard {
-            setrlimit(limit, hard, hard)?;
-        }
+        allow_descriptors()?;
     }
     Ok(watch)
+}
+
+/// A connection to a backend takes a descriptor.
+fn allow_descriptors() -> nix::Result<()> {
+    let limit = Resource::RLIMIT_NOFILE;
+    let (soft, hard) = getrlimit(limit)?;
+    if soft < hard {
+        setrlimit(limit, hard, hard)?;
+    }
+    Ok(())
 }
 
 /// `--trace`: the ladder on stdout.

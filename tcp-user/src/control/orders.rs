@@ -1,8 +1,9 @@
 //! What clients of the control socket may change: their orders go to the server's main
 //! thread, which alone writes to the XDP program's maps.
 
-use super::listen::{Place, Policy};
-use super::records::{ListenInfo, Reloaded, SecretInfo};
+use super::listen::{Listen, Place, Policy};
+use super::records::{ListenInfo, Reloaded, SecretInfo, SourcesInfo};
+use super::sources::Change;
 use crate::net::Acceptor;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
@@ -25,6 +26,12 @@ pub enum Order {
     Listens(Answer<Vec<ListenInfo>>),
     /// Another policy for a place.
     Policy(Place, Policy, Answer<Vec<ListenInfo>>),
+    /// Serves one more place.
+    AddListen(Listen, Answer<Vec<ListenInfo>>),
+    /// Serves a place no more.
+    RemoveListen(Place, Answer<Vec<ListenInfo>>),
+    /// The allow and deny lists, changed first if there is a change.
+    Sources(Option<Change>, Answer<SourcesInfo>),
     /// Which secret is in use.
     Secret(Answer<SecretInfo>),
     /// A listener of this process: connections go to it.

@@ -1,8 +1,10 @@
 //! What goes over the control socket: one JSON object a line.
 
+use super::config::Xdp;
 use super::filter::{Filter, Sort};
 use super::listen::{Listen, Place, Policy};
 use super::proxied::Proxied;
+use super::sources::{Prefix, To};
 use crate::dataplane::DeviceStats;
 use crate::dataplane::query::Census;
 use crate::dataplane::worker::WorkerStats;
@@ -115,6 +117,26 @@ pub enum Request {
         /// The policy.
         policy: Policy,
     },
+    /// Serves one more place; answered as [`Self::Listens`].
+    Add {
+        /// `ADDR:PORT=APP[@POLICY]`.
+        listen: String,
+    },
+    /// Serves a place no more; answered as [`Self::Listens`].
+    Remove {
+        /// `ADDR:PORT` or `ADDR:PORT-PORT`.
+        place: String,
+    },
+    /// Answered with [`SourcesInfo`].
+    Sources,
+    /// Puts a prefix on the allow or the deny list, or takes it off both; answered as
+    /// [`Self::Sources`].
+    Source {
+        /// `192.0.2.0/24` or `2001:db8::/32`.
+        prefix: String,
+        /// The list.
+        to: To,
+    },
     /// Answered with the [`SecretInfo`] of the secret in use.
     Secret,
     /// Reads the secret file again or draws a new secret; answered with its
@@ -141,6 +163,25 @@ impl From<&Listen> for ListenInfo {
             place: listen.place.to_string(),
             app: listen.app.to_string(),
             policy: listen.policy,
+        }
+    }
+}
+
+/// The allow and deny lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcesInfo {
+    /// Prefixes that may connect; if there is one, all others may not.
+    pub allow: Vec<String>,
+    /// Prefixes that may not connect.
+    pub deny: Vec<String>,
+}
+
+impl From<&Xdp> for SourcesInfo {
+    fn from(xdp: &Xdp) -> Self {
+        let texts = |list: &[Prefix]| list.iter().map(ToString::to_string).collect();
+        Self {
+            allow: texts(&xdp.allow),
+            deny: texts(&xdp.deny),
         }
     }
 }
@@ -191,6 +232,9 @@ pub struct Stats {
     pub xdp: BTreeMap<String, u64>,
     /// The sum of them.
     pub xdp_frames: u64,
+    /// More SYNs and bad cookies arrive than `cookie.attack_rate`, or did some seconds ago.
+    #[serde(default)]
+    pub under_attack: bool,
     /// One per queue.
     pub workers: Vec<Worker>,
     /// Connections by state, TIME-WAIT entries among them.
@@ -280,6 +324,7 @@ impl Stats {
         Self {
             xdp: xdp.iter().map(|(c, n)| (c.name().to_owned(), *n)).collect(),
             xdp_frames: xdp.iter().map(|(_, n)| n).sum(),
+            under_attack: false,
             trace_dropped: workers.iter().map(|w| w.trace_dropped).max().unwrap_or(0),
             proxies: Vec::new(),
             workers: workers

@@ -2,7 +2,8 @@
 
 use super::listen::Listen;
 use super::records::Reloaded;
-use super::{Command, Server, attack_watch};
+use super::{Command, Server};
+use crate::app::App;
 
 impl Server {
     /// Reads `--config` again and changes what can change; a file that is wrong changes
@@ -16,7 +17,7 @@ impl Server {
         let changes = self.config.changes(new);
         let changed = |key: &str| changes.live.iter().any(|k| k == key);
 
-        let (mut live, mut restart) = (changes.live.clone(), changes.restart.clone());
+        let (live, restart) = (changes.live.clone(), changes.restart.clone());
         let mut config = changes.config.clone();
         if changed("cookie.secret_file") {
             let before = std::mem::replace(&mut self.config.cookie, config.cookie.clone());
@@ -26,13 +27,16 @@ impl Server {
             }
         }
         let program = |e: super::loader::Error| e.to_string();
-        self.program.configure(&config).map_err(program)?;
-        if changed("cookie.require_timestamps") || changed("cookie.attack_rate") {
-            self.attack = attack_watch(&config, &self.program).map_err(program)?;
+        self.attack.set_threshold(config.cookie.attack_rate);
+        self.program
+            .configure(&config, self.attack.is_attacked())
+            .map_err(program)?;
+        if changed("xdp.allow") || changed("xdp.deny") {
+            let sources = config.xdp.sources().map_err(|e| e.to_string())?;
+            self.program.set_sources(sources).map_err(program)?;
         }
-        if changed("listen") && !self.follow_listens(&config.listen)? {
-            live.retain(|key| key != "listen");
-            restart.push("listen".into());
+        if changed("listen") {
+            self.follow_listens(&config.listen)?;
             config.listen.clone_from(&self.config.listen);
         }
         let engine = config.engine();
@@ -46,25 +50,33 @@ impl Server {
         Ok(Reloaded { live, restart })
     }
 
-    /// Gives the listens the policies of the file; false if it has others.
-    fn follow_listens(&mut self, wanted: &[Listen]) -> Result<bool, String> {
-        let of = |list: &[Listen]| {
-            let mut places: Vec<_> = list
-                .iter()
-                .map(|l| (l.place.to_string(), l.app.clone()))
-                .collect();
-            places.sort_by(|a, b| a.0.cmp(&b.0));
-            places
-        };
-        if of(wanted) != of(&self.config.listen) {
-            return Ok(false);
+    /// Makes the listens those of the file. What was given over the control socket ends
+    /// here.
+    fn follow_listens(&mut self, wanted: &[Listen]) -> Result<(), String> {
+        let same = |a: &Listen, b: &Listen| a.place == b.place && a.app == b.app;
+        for listen in self.config.listen.clone() {
+            if !wanted.iter().any(|l| same(l, &listen)) {
+                self.remove_listen(listen.place)?;
+            }
         }
-        // Policies that were given over the control socket end here.
+        for listen in wanted {
+            if !self.config.listen.iter().any(|l| same(l, listen)) {
+                self.add_listen(listen.clone())?;
+            }
+        }
+        // And their policies.
+        for listen in &mut self.config.listen {
+            if let Some(wanted) = wanted.iter().find(|l| same(l, listen)) {
+                listen.policy = wanted.policy;
+            }
+        }
+        let bound = self.listens.iter().filter(|l| l.app == App::Stream);
+        let listens: Vec<_> = self.config.listen.iter().chain(bound).cloned().collect();
         self.program
-            .serve(wanted)
+            .serve(&listens)
             .map_err(|error| error.to_string())?;
-        self.listens = wanted.to_vec();
+        self.listens = listens;
         self.undrain();
-        Ok(true)
+        self.look_at_listeners().map_err(|e| e.to_string())
     }
 }

@@ -2,11 +2,12 @@
 
 use super::doctor;
 use super::filter::{Filter, Sort};
-use super::listen::Place;
+use super::listen::{self, Place};
 use super::loader::Counters;
 use super::orders::{Desk, Order};
 use super::proxied::Proxied;
 use super::records::{self, Connection, Greeting, Refusal, Request, Stats};
+use super::sources::Change;
 use super::trace::Hub;
 use crate::app::proxy::Pools;
 use crate::dataplane::query::{Census, Query};
@@ -17,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct Sources {
     pub interface: String,
     /// The XDP program's counters.
     pub counters: Counters,
+    /// Whether there is an attack.
+    pub attacked: Arc<AtomicBool>,
     /// The workers, by queue.
     pub workers: Vec<Commands>,
     /// Traces.
@@ -181,6 +184,29 @@ fn answer(client: &UnixStream, sources: &Sources) -> io::Result<()> {
                 });
                 reply(client, done)?;
             }
+            Ok(Request::Add { listen }) => {
+                let listen = listen.parse().map_err(|e: listen::Error| e.to_string());
+                let done =
+                    listen.and_then(|listen| sources.desk.order(|to| Order::AddListen(listen, to)));
+                reply(client, done)?;
+            }
+            Ok(Request::Remove { place }) => {
+                let done = place
+                    .parse()
+                    .and_then(|place| sources.desk.order(|to| Order::RemoveListen(place, to)));
+                reply(client, done)?;
+            }
+            Ok(Request::Sources) => {
+                reply(client, sources.desk.order(|to| Order::Sources(None, to)))?;
+            }
+            Ok(Request::Source { prefix, to }) => {
+                let change = prefix.parse().map(|prefix| Change { prefix, to });
+                let done = change.and_then(|change| {
+                    let order = |answer| Order::Sources(Some(change), answer);
+                    sources.desk.order(order)
+                });
+                reply(client, done)?;
+            }
             Ok(Request::Secret) => reply(client, sources.desk.order(Order::Secret))?,
             Ok(Request::Rotate) => reply(client, sources.desk.order(Order::Rotate))?,
             Ok(Request::Reload) => reply(client, sources.desk.order(Order::Reload))?,
@@ -267,6 +293,7 @@ pub fn stats(sources: &Sources) -> Stats {
     let workers: Vec<WorkerStats> = ask(&sources.workers, Command::Stats);
     let mut stats = Stats::new(&sources.counters.read(), &workers);
     stats.trace_dropped = sources.hub.dropped();
+    stats.under_attack = sources.attacked.load(Ordering::Relaxed);
     let census = census(&sources.workers);
     stats.states = census
         .states

@@ -23,24 +23,28 @@ impl Services {
     pub(super) fn start(listens: &[Listen]) -> io::Result<Self> {
         let mut services = Self::default();
         for listen in listens {
-            let service = if listen.app.is_task() {
-                if services.tasks.is_none() {
-                    services.tasks = Some(Tasks::start()?);
-                }
-                let addr = listen.place.addr.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-                let local = SocketAddr::new(addr, listen.place.first);
-                let (acceptor, listener) = net::listener(local, BACKLOG);
-                if let Some(tasks) = &services.tasks {
-                    tasks.serve(listen.app.clone(), listener);
-                }
-                Service::Streams(acceptor)
-            } else {
-                Service::App(listen.app.clone())
-            };
+            let service = services.make(listen)?;
             services.all.push((listen.place, service));
         }
         services.publish();
         Ok(services)
+    }
+
+    /// The service of a listen; starts it if it is a task.
+    pub(super) fn make(&mut self, listen: &Listen) -> io::Result<Service> {
+        if !listen.app.is_task() {
+            return Ok(Service::App(listen.app.clone()));
+        }
+        if self.tasks.is_none() {
+            self.tasks = Some(Tasks::start()?);
+        }
+        let addr = listen.place.addr.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let local = SocketAddr::new(addr, listen.place.first);
+        let (acceptor, listener) = net::listener(local, BACKLOG);
+        if let Some(tasks) = &self.tasks {
+            tasks.serve(listen.app.clone(), listener);
+        }
+        Ok(Service::Streams(acceptor))
     }
 
     /// For the workers.
@@ -57,8 +61,16 @@ impl Services {
         self.publish();
     }
 
+    /// The rest of a range that `place` is a part of stays.
     pub(super) fn remove(&mut self, place: Place) {
-        self.all.retain(|(there, _)| *there != place);
+        let parts = |(there, service): (Place, Service)| {
+            let left = there.without(place);
+            left.map(move |place| (place, service.clone()))
+        };
+        self.all = std::mem::take(&mut self.all)
+            .into_iter()
+            .flat_map(parts)
+            .collect();
         self.publish();
     }
 

@@ -127,6 +127,46 @@ pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Prefix>, D
         .collect()
 }
 
+/// A change of the lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What is meant, exactly as it is listed.
+    pub prefix: Prefix,
+    /// The list that it goes to.
+    pub to: To,
+}
+
+/// Where a prefix goes; it leaves the other list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum To {
+    /// `xdp.allow`.
+    Allow,
+    /// `xdp.deny`.
+    Deny,
+    /// Neither.
+    Nowhere,
+}
+
+impl Change {
+    /// Changes the lists. An error names the prefix that was to go and is in neither.
+    pub fn apply(&self, allow: &mut Vec<Prefix>, deny: &mut Vec<Prefix>) -> Result<(), String> {
+        let before = allow.len() + deny.len();
+        for list in [&mut *allow, &mut *deny] {
+            list.retain(|prefix| *prefix != self.prefix);
+        }
+        match self.to {
+            To::Allow => allow.push(self.prefix),
+            To::Deny => deny.push(self.prefix),
+            To::Nowhere if allow.len() + deny.len() == before => {
+                return Err(format!("{} is in neither list", self.prefix));
+            }
+            To::Nowhere => {}
+        }
+        Ok(())
+    }
+}
+
 /// Both lists as the XDP program wants them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
@@ -222,5 +262,21 @@ mod tests {
         );
         let both = prefixes(&["10.0.0.0/8"]);
         assert_eq!(Sources::new(&both, &both), Err(both[0]));
+    }
+
+    #[test]
+    fn a_prefix_is_on_one_list_at_most() {
+        let (mut allow, mut deny) = (Vec::new(), prefixes(&["10.0.0.0/8", "::/0"]));
+        let mut change = |prefix: &str, to| {
+            let prefix = prefix.parse().expect(prefix);
+            Change { prefix, to }.apply(&mut allow, &mut deny)?;
+            Ok::<_, String>((allow.len(), deny.len()))
+        };
+        assert_eq!(change("10.0.0.0/8", To::Allow), Ok((1, 1)));
+        assert_eq!(change("10.0.0.0/8", To::Allow), Ok((1, 1)));
+        assert_eq!(change("10.0.0.0/9", To::Deny), Ok((1, 2)));
+        assert_eq!(change("10.0.0.0/8", To::Nowhere), Ok((0, 2)));
+        let unknown = change("10.0.0.0/8", To::Nowhere).expect_err("gone already");
+        assert!(unknown.contains("10.0.0.0/8"), "{unknown}");
     }
 }

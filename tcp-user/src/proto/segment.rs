@@ -65,9 +65,7 @@ impl<'a> Segment<'a> {
             ip::Reject::NotIp
             | ip::Reject::Icmp
             | ip::Reject::NotTcp
-            | ip::Reject::TooManyExtensions => {
-                Disposition::NotTcp
-            }
+            | ip::Reject::TooManyExtensions => Disposition::NotTcp,
             ip::Reject::LaterFragment => Disposition::Fragment,
             ip::Reject::Malformed => Disposition::Malformed,
         })?;

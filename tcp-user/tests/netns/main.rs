@@ -17,6 +17,7 @@ mod flood;
 mod frames;
 mod lab;
 mod lifecycle;
+mod live;
 mod loss;
 mod malformed;
 mod net;

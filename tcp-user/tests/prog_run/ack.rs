@@ -143,6 +143,13 @@ fn the_last_slots_cookie_is_accepted_and_the_one_before_is_not() {
     assert_eq!(program.counter(&ack), Counter::RstOldCookie);
     program.set_flags(flag::DROP_INVALID);
     assert_eq!(program.counter(&ack), Counter::DropOldCookie);
+    program.set_flags(flag::UNDER_ATTACK);
+    assert_eq!(
+        program.counter(&ack),
+        Counter::RstBadCookie,
+        "not told apart"
+    );
+    program.set_flags(flag::DROP_INVALID);
     // Four on: nobody knows it any more.
     program.set_secrets(Secrets {
         keys: [next, SECRETS.keys[1]],

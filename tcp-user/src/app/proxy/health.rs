@@ -28,6 +28,13 @@ impl Pools {
             .clone()
     }
 
+    fn remove(&self, pool: &Arc<Pool>) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|there| !Arc::ptr_eq(there, pool));
+    }
+
     fn push(&self, pool: Arc<Pool>) {
         self.0
             .lock()
@@ -72,6 +79,11 @@ impl Watch {
             .map_err(|e| e.to_string())?;
         }
         Ok(())
+    }
+
+    /// Watches a pool no more.
+    pub fn close(&self, pool: &Arc<Pool>) {
+        self.pools.remove(pool);
     }
 
     /// The pools that are watched.

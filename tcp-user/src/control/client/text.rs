@@ -1,7 +1,7 @@
 //! What the answers look like.
 
 use crate::control::rates::{Rates, WorkerRates};
-use crate::control::records::{Connection, ListenInfo, SecretInfo, Stats};
+use crate::control::records::{Connection, ListenInfo, SecretInfo, SourcesInfo, Stats};
 use std::fmt::Write as _;
 use tcp_common::counters::{Counter, Verdict};
 
@@ -24,6 +24,9 @@ pub(super) fn stats(stats: &Stats, rates: Option<&Rates>) -> String {
         None => {
             let _ = writeln!(out, "XDP: {} frames", stats.xdp_frames);
         }
+    }
+    if stats.under_attack {
+        out.push_str("under attack: more SYNs and bad cookies than cookie.attack_rate\n");
     }
     for verdict in [
         Verdict::Answered,
@@ -98,6 +101,16 @@ pub(super) fn listens(listens: &[ListenInfo]) -> String {
     listens.iter().fold(String::new(), |mut out, l| {
         let policy = l.policy.to_string();
         let _ = writeln!(out, "{:<width$}  {policy:<8}  {}", l.place, l.app);
+        out
+    })
+}
+
+pub(super) fn sources(sources: &SourcesInfo) -> String {
+    let lists = [("allow", &sources.allow), ("deny", &sources.deny)];
+    lists.iter().fold(String::new(), |mut out, (name, list)| {
+        for prefix in *list {
+            let _ = writeln!(out, "{name:<6}{prefix}");
+        }
         out
     })
 }

@@ -18,6 +18,8 @@ pub const LIVE: &[&str] = &[
     "cookie.attack_rate",
     "cookie.secret_file",
     "xdp.on_invalid_ack",
+    "xdp.allow",
+    "xdp.deny",
     "xdp.syn_ack_rate",
     "xdp.rst_rate",
     "shutdown.grace",
