@@ -4,7 +4,7 @@ use crate::control::filter::{Filter, Sort};
 use crate::control::listen::{Listen, Place, Policy};
 use crate::control::loader::Mode;
 use crate::control::sources::Prefix;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +41,14 @@ pub enum Command {
     /// Check a configuration file, print the default one, or let a running server read its own again
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print completions for a shell, to be put where it looks for them
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, for `man -l` or /usr/share/man/man8
+    Man,
     /// Make a secret for cookies, compare it, or replace that of a running server
     #[command(subcommand)]
     Secret(SecretCommand),
@@ -282,6 +290,76 @@ pub struct Trace {
     /// Count sequence numbers from the initial ones
     #[arg(long)]
     pub relative: bool,
+    /// Draw the next connection, once it has ended, into an SVG file
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub svg: Option<PathBuf>,
+    /// Print the next connection, once it has ended, as a Mermaid sequence diagram
+    #[arg(long, conflicts_with = "json")]
+    pub mermaid: bool,
+    /// Draw so many connections
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub conns: usize,
+    /// Draw what has been seen after so long
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub at_most: Option<Duration>,
+}
+
+/// Completions of every command and option.
+pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut out = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tcp-user", &mut out);
+    out
+}
+
+/// The manual: one page with every command, and the configuration's keys.
+pub fn manual() -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let page = clap_mangen::Man::new(command.clone())
+        .section("8")
+        .manual("tcp-xdp");
+    page.render_title(&mut out)?;
+    page.render_name_section(&mut out)?;
+    page.render_synopsis_section(&mut out)?;
+    page.render_description_section(&mut out)?;
+    for_each_command(&command, &mut |sub| {
+        let page = clap_mangen::Man::new(sub.clone());
+        let mut part = Vec::new();
+        page.render_synopsis_section(&mut part)?;
+        page.render_description_section(&mut part)?;
+        page.render_options_section(&mut part)?;
+        // Its sections are subsections here, below the command's name.
+        let name = sub.get_bin_name().unwrap_or("tcp-user").to_uppercase();
+        out.extend(format!(".SH {}\n", name.replace('-', "\\-")).bytes());
+        let text = String::from_utf8_lossy(&part).replace("\n.SH ", "\n.SS ");
+        out.extend(
+            text.replacen(".SH ", ".SS ", usize::from(text.starts_with(".SH ")))
+                .bytes(),
+        );
+        Ok(())
+    })?;
+    out.extend(b".SH CONFIGURATION FILE\n.nf\n");
+    for line in crate::control::config::default_text().lines() {
+        // A leading dot or apostrophe would be a request.
+        out.extend(format!("\\&{}\n", line.replace('\\', "\\e").replace('-', "\\-")).bytes());
+    }
+    out.extend(b".fi\n");
+    Ok(out)
+}
+
+fn for_each_command(
+    command: &clap::Command,
+    each: &mut dyn FnMut(&clap::Command) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    for sub in command.get_subcommands() {
+        if sub.has_subcommands() {
+            for_each_command(sub, each)?;
+        } else {
+            each(sub)?;
+        }
+    }
+    Ok(())
 }
 
 /// clap's errors are several lines; the first says what is wrong.
@@ -307,6 +385,29 @@ mod tests {
     fn error(args: &[&str]) -> String {
         let all = std::iter::once("tcp-user").chain(args.iter().copied());
         one_line(&Cli::try_parse_from(all).expect_err("refused"))
+    }
+
+    #[test]
+    fn the_manual_and_the_completions_know_every_command_and_key() {
+        let manual = String::from_utf8(manual().expect("in memory")).expect("text");
+        for part in [
+            ".TH tcp-user 8",
+            ".SH TCP\\-USER RUN",
+            "SECRET ROTATE",
+            "\\-\\-listen",
+            "#msl = \"30s\"",
+            "CONFIGURATION FILE",
+        ] {
+            assert!(manual.contains(part), "{part}: {manual}");
+        }
+        for shell in [
+            clap_complete::Shell::Bash,
+            clap_complete::Shell::Zsh,
+            clap_complete::Shell::Fish,
+        ] {
+            let text = String::from_utf8(completions(shell)).expect("text");
+            assert!(text.contains("doctor") && text.contains("iface"), "{shell}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The server's command line.
 
 use clap::Parser;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 use tcp_user::cli::{
@@ -96,6 +97,16 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             };
             client::run(c.client.control.as_deref(), &request, output)
         }
+        Command::Trace(t) if t.svg.is_some() || t.mermaid => client::draw(
+            t.client.control.as_deref(),
+            &t.filter,
+            &client::Picture {
+                svg: t.svg,
+                mermaid: t.mermaid,
+                connections: t.conns.max(1),
+                at_most: t.at_most,
+            },
+        ),
         Command::Trace(t) => {
             let output = Output {
                 json: t.client.json,
@@ -136,10 +147,18 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(())
         }
         Command::Config(ConfigCommand::Default) => {
-            print!("{}", config::default_text());
+            print(config::default_text().as_bytes());
             Ok(())
         }
         Command::Config(ConfigCommand::Reload(c)) => ask(&c, &Request::Reload),
+        Command::Completions { shell } => {
+            print(&cli::completions(shell));
+            Ok(())
+        }
+        Command::Man => {
+            print(&cli::manual()?);
+            Ok(())
+        }
         Command::Secret(SecretCommand::New { file }) => {
             let master = Master::random()?;
             master.create(&file)?;
@@ -164,6 +183,11 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Secret(SecretCommand::Rotate(client)) => ask(&client, &Request::Rotate),
     };
     done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Whoever stops reading has had enough.
+fn print(text: &[u8]) {
+    let _ = std::io::stdout().write_all(text);
 }
 
 fn ask(client: &cli::Client, request: &Request) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 mod text;
 
 use super::doctor;
+use super::draw::Drawing;
 use super::filter::Filter;
 use super::ladder::Ladder;
 use super::listen::Place;
@@ -10,10 +11,12 @@ use super::rates::Rates;
 use super::records::{Greeting, ListenStats, Refusal, Reloaded, Request, Segment, Stats, VERSION};
 use super::server::{self, DIRECTORY};
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
 use serde::Serialize;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// How to print.
@@ -231,6 +234,81 @@ struct WithRates<'a> {
     #[serde(flatten)]
     stats: &'a Stats,
     rates: &'a Rates,
+}
+
+/// What `tcp-user trace` draws, and where to.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// `--svg FILE`.
+    pub svg: Option<PathBuf>,
+    /// `--mermaid`, on stdout.
+    pub mermaid: bool,
+    /// `--conns N`.
+    pub connections: usize,
+    /// `--for DURATION`.
+    pub at_most: Option<Duration>,
+}
+
+/// Draws the next connections once they have ended, or what there is of them when the
+/// time is over or SIGINT or SIGTERM comes.
+pub fn draw(control: Option<&Path>, filter: &Filter, picture: &Picture) -> Result<()> {
+    /// Segments may come a little behind the one that ends a connection.
+    const LATE: Duration = Duration::from_millis(200);
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block()?;
+    let mut server = Server::connect(control)?;
+    server.send(&Request::Trace {
+        filter: filter.clone(),
+    })?;
+    // `None` ends it.
+    let (to, lines) = sync_channel(1024);
+    let stop = to.clone();
+    std::thread::spawn(move || {
+        while let Ok(Some(line)) = server.line() {
+            if to.send(Some(line)).is_err() {
+                return;
+            }
+        }
+        let _ = to.send(None);
+    });
+    std::thread::spawn(move || {
+        let _ = signals.wait();
+        let _ = stop.send(None);
+    });
+    let mut drawing = Drawing::new(picture.connections);
+    let start = Instant::now();
+    loop {
+        let left = picture
+            .at_most
+            .map(|most| most.saturating_sub(start.elapsed()));
+        let wait = match left {
+            _ if drawing.is_complete() => LATE,
+            Some(left) => left,
+            None => Duration::from_hours(1),
+        };
+        match lines.recv_timeout(wait) {
+            Ok(Some(line)) => drawing.push(serde_json::from_str(&line)?),
+            Err(RecvTimeoutError::Timeout) if left.is_none() && !drawing.is_complete() => {}
+            Ok(None) | Err(_) => break,
+        }
+    }
+    if drawing.is_empty() {
+        bail!("no connection has begun");
+    }
+    if picture.mermaid {
+        print(&drawing.mermaid())?;
+    }
+    if let Some(path) = &picture.svg {
+        std::fs::write(path, drawing.svg()).with_context(|| format!("--svg {}", path.display()))?;
+        let (connections, segments) = drawing.len();
+        eprintln!(
+            "tcp-user: {}: {segments} segments, {connections} connections",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 /// The only server's socket; of several, the only one in this network namespace.

@@ -21,14 +21,15 @@ pub struct Ladder {
     color: bool,
     relative: bool,
     start: Option<f64>,
-    flows: HashMap<(SocketAddr, SocketAddr), Flow>,
+    flows: HashMap<(SocketAddr, SocketAddr), Isns>,
     last: Option<(SocketAddr, SocketAddr)>,
 }
 
+/// The initial sequence numbers of a connection, as far as they are known.
 #[derive(Clone, Copy, Debug)]
-struct Flow {
-    client_isn: u32,
-    server_isn: u32,
+pub(super) struct Isns {
+    client: u32,
+    server: u32,
 }
 
 const DIM: &str = "\x1b[2m";
@@ -61,36 +62,25 @@ impl Ladder {
             if self.flows.len() >= REMEMBERED {
                 self.flows.clear();
             }
-            self.flows.insert(key, isns(segment));
+            self.flows.insert(key, Isns::of(segment));
             self.last = None;
         }
-        let flow = self.flows[&key];
-        let flow = if segment.flags == "SYN,ACK" {
-            let flow = Flow {
-                server_isn: segment.seq,
-                ..flow
-            };
-            self.flows.insert(key, flow);
-            flow
-        } else {
-            flow
-        };
+        let isns = self.flows.entry(key).or_insert_with(|| Isns::of(segment));
+        isns.update(segment);
+        let isns = *isns;
         if self.last != Some(key) {
             self.last = Some(key);
             self.heading(&mut out, segment);
         }
 
-        let (mut seq, mut ack) = (segment.seq, segment.ack);
-        let has_ack = segment.flags.contains("ACK");
+        let (mut seq, mut ack) = (
+            segment.seq,
+            segment.flags.contains("ACK").then_some(segment.ack),
+        );
         if self.relative {
-            let (mine, other) = match segment.direction {
-                Way::In => (flow.client_isn, flow.server_isn),
-                Way::Out => (flow.server_isn, flow.client_isn),
-            };
-            seq = seq.wrapping_sub(mine);
-            ack = ack.wrapping_sub(other);
+            (seq, ack) = isns.relative(segment);
         }
-        let ack = if has_ack { ack.to_string() } else { "-".into() };
+        let ack = ack.map_or_else(|| "-".into(), |ack| ack.to_string());
         let (arrow, color) = match segment.direction {
             Way::In => ("──▶", CYAN),
             Way::Out => ("◀──", GREEN),
@@ -171,18 +161,37 @@ impl Ladder {
     }
 }
 
-/// What the first segment seen tells of the ISNs.
-fn isns(segment: &Segment) -> Flow {
-    let syn = u32::from(segment.flags.contains("SYN"));
-    let (near, far) = (segment.seq, segment.ack.wrapping_sub(1));
-    let near = near.wrapping_sub(1 - syn);
-    let (client_isn, server_isn) = match segment.direction {
-        Way::In => (near, far),
-        Way::Out => (far, near),
-    };
-    Flow {
-        client_isn,
-        server_isn,
+impl Isns {
+    /// What the first segment seen tells of them.
+    pub(super) fn of(segment: &Segment) -> Self {
+        let syn = u32::from(segment.flags.contains("SYN"));
+        let (near, far) = (segment.seq, segment.ack.wrapping_sub(1));
+        let near = near.wrapping_sub(1 - syn);
+        let (client, server) = match segment.direction {
+            Way::In => (near, far),
+            Way::Out => (far, near),
+        };
+        Self { client, server }
+    }
+
+    /// The SYN-ACK tells the server's.
+    pub(super) fn update(&mut self, segment: &Segment) {
+        if segment.flags == "SYN,ACK" {
+            self.server = segment.seq;
+        }
+    }
+
+    /// Sequence and acknowledgment number from the ISNs on.
+    pub(super) fn relative(self, segment: &Segment) -> (u32, Option<u32>) {
+        let (mine, other) = match segment.direction {
+            Way::In => (self.client, self.server),
+            Way::Out => (self.server, self.client),
+        };
+        let has_ack = segment.flags.contains("ACK");
+        (
+            segment.seq.wrapping_sub(mine),
+            has_ack.then(|| segment.ack.wrapping_sub(other)),
+        )
     }
 }
 

@@ -7,6 +7,7 @@ pub mod client;
 pub mod config;
 pub mod doctor;
 mod drain;
+pub mod draw;
 pub mod embed;
 pub mod filter;
 pub mod flows;

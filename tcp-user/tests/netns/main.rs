@@ -11,6 +11,7 @@ mod cli;
 mod config;
 mod control;
 mod crowd;
+mod draw;
 mod flood;
 #[path = "../prog_run/frames.rs"]
 #[expect(dead_code, reason = "here nobody reads answers")]
