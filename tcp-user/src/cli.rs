@@ -3,6 +3,7 @@
 use crate::control::filter::{Filter, Sort};
 use crate::control::listen::{Listen, Place, Policy};
 use crate::control::loader::Mode;
+use crate::control::metrics::Address;
 use crate::control::sources::Prefix;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub enum Command {
     Run(Run),
     /// Print the counters of a running server, and how fast they grow
     Stats(Stats),
+    /// Watch a running server: rates, connections by state, what is refused, busiest peers
+    Top(Top),
     /// Print the connections of a running server, as `ss -ti` does
     Conns(Conns),
     /// Stop answering new connections of a running server, and let those that exist end
@@ -66,6 +69,17 @@ pub struct Stats {
     /// Print again after each interval [default interval: 1s]
     #[arg(long)]
     pub watch: bool,
+}
+
+/// `tcp-user top`
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Path of the server's control socket [default: the only one in /run/tcp-xdp]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// Time between two readings
+    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = "1s")]
+    pub interval: Duration,
 }
 
 /// `tcp-user conns`
@@ -259,6 +273,9 @@ pub struct Run {
     /// Path of the control socket [default: /run/tcp-xdp/IF-NETNS.sock]
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
+    /// Counters for Prometheus at http://ADDR:PORT/metrics; a PORT alone is one of 127.0.0.1
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<Address>,
     /// Print each segment as it comes and goes
     #[arg(long)]
     pub trace: bool,

@@ -12,7 +12,7 @@ use tcp_user::control::config::{self, Config};
 use tcp_user::control::records::{Request, SecretInfo};
 use tcp_user::control::secrets::Master;
 use tcp_user::control::sources::To;
-use tcp_user::control::{self, doctor};
+use tcp_user::control::{self, doctor, top};
 use tcp_user::dataplane::reclaim;
 
 fn main() -> ExitCode {
@@ -71,6 +71,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
                 replace: run.replace,
                 tune: run.tune,
                 control: run.control,
+                metrics: run.metrics,
                 trace: run.trace,
                 pcap: run.pcap,
             })
@@ -84,6 +85,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
                 s.client.json,
             ),
         },
+        Command::Top(t) => top::run(t.control.as_deref(), t.interval),
         Command::Conns(c) => {
             let request = Request::Conns {
                 filter: c.filter,

@@ -14,8 +14,25 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::workspace;
+
 /// How often a long step says that it is still at work.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Where tools are unpacked that the system does not have.
+pub fn tools_dir() -> Result<PathBuf> {
+    Ok(workspace::target_dir()?.join("tools"))
+}
+
+/// A tool of the system, or one that `cargo xtask setup` has unpacked.
+pub fn tool(program: &str) -> Result<PathBuf> {
+    if let Some(path) = which(program) {
+        return Ok(path);
+    }
+    let path = tools_dir()?.join("usr/bin").join(program);
+    ensure!(path.exists(), "no {program}: `cargo xtask setup` gets it");
+    Ok(path)
+}
 
 /// Whether this process is root.
 pub fn is_root() -> bool {

@@ -53,6 +53,10 @@ const TEST_TOOLS: &[Tool] = &[
     ("haproxy", "haproxy"),
     ("redis-benchmark", "redis-tools"),
     ("openssl", "openssl"),
+    ("tshark", "tshark"),
+    ("tmux", "tmux"),
+    ("script", "bsdutils"),
+    ("setpriv", "util-linux"),
 ];
 
 /// Packages that start a service, which nobody has asked for.
@@ -76,7 +80,7 @@ pub(crate) fn setup(scope: Scope) -> Result<Toolchain> {
     let mut setup = Setup::new(match scope {
         Scope::Build => 2,
         Scope::Run => 3,
-        Scope::Test => 5,
+        Scope::Test => 6,
     })?;
     let toolchain = setup.toolchain()?;
     if scope >= Scope::Run {
@@ -84,6 +88,7 @@ pub(crate) fn setup(scope: Scope) -> Result<Toolchain> {
     }
     if scope >= Scope::Test {
         setup.tools("test tools", TEST_TOOLS)?;
+        setup.prometheus()?;
         setup.lints()?;
     }
     Ok(toolchain)
@@ -326,6 +331,34 @@ impl Setup {
             ensure!(still.is_empty(), "{name}: still no {}", still.join(", "));
         }
         self.say(&format!("{name}: ok"));
+        Ok(())
+    }
+
+    /// Prometheus and promtool. Debian's package starts a service when it is installed, so
+    /// it is only unpacked.
+    fn prometheus(&mut self) -> Result<()> {
+        const PROGRAMS: [&str; 2] = ["prometheus", "promtool"];
+        self.step += 1;
+        let absent = || PROGRAMS.iter().any(|name| process::tool(name).is_err());
+        if absent() {
+            ensure!(
+                !matches!(self.apt, Apt::Absent),
+                "prometheus: install prometheus and promtool first"
+            );
+            let place = process::tools_dir()?;
+            fs::create_dir_all(&place)?;
+            for command in [
+                "apt-get download prometheus",
+                "dpkg -x prometheus_*.deb .",
+                "rm prometheus_*.deb",
+            ] {
+                let mut shell = Command::new("sh");
+                shell.current_dir(&place).args(["-c", command]);
+                self.run("prometheus", &mut shell)?;
+            }
+            ensure!(!absent(), "prometheus: not in Debian's package");
+        }
+        self.say("prometheus: ok");
         Ok(())
     }
 

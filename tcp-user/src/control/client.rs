@@ -31,13 +31,15 @@ pub struct Output {
 }
 
 /// A connection to a server.
-struct Server {
+pub(super) struct Server {
     name: String,
+    /// Its first line.
+    pub(super) greeting: Greeting,
     lines: BufReader<UnixStream>,
 }
 
 impl Server {
-    fn connect(control: Option<&Path>) -> Result<Self> {
+    pub(super) fn connect(control: Option<&Path>) -> Result<Self> {
         let path = match control {
             Some(path) => path.to_owned(),
             None => find(Path::new(DIRECTORY))?,
@@ -45,14 +47,23 @@ impl Server {
         let name = path.display().to_string();
         let stream = UnixStream::connect(&path)
             .with_context(|| format!("--control {name}: no server answers"))?;
-        let mut server = Self {
+        let mut lines = BufReader::new(stream);
+        let mut line = String::new();
+        lines
+            .read_line(&mut line)
+            .with_context(|| format!("--control {name}"))?;
+        let greeting =
+            Greeting::check(&line).map_err(|e| anyhow::anyhow!("--control {name}: {e}"))?;
+        Ok(Self {
             name,
-            lines: BufReader::new(stream),
-        };
-        let greeting = server.line()?.with_context(|| server.gone())?;
-        Greeting::check(&greeting)
-            .map_err(|e| anyhow::anyhow!("--control {}: {e}", server.name))?;
-        Ok(server)
+            greeting,
+            lines,
+        })
+    }
+
+    /// Path of its socket.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     fn gone(&self) -> String {
@@ -84,12 +95,12 @@ impl Server {
         Ok((!line.is_empty()).then_some(line))
     }
 
-    fn ask(&mut self, request: &Request) -> Result<String> {
+    pub(super) fn ask(&mut self, request: &Request) -> Result<String> {
         self.send(request)?;
         self.line()?.with_context(|| self.gone())
     }
 
-    fn stats(&mut self) -> Result<(Instant, Stats)> {
+    pub(super) fn stats(&mut self) -> Result<(Instant, Stats)> {
         let line = self.ask(&Request::Stats)?;
         Ok((Instant::now(), serde_json::from_str(&line)?))
     }

@@ -15,6 +15,7 @@ pub mod ladder;
 pub mod listen;
 mod live;
 pub mod loader;
+pub mod metrics;
 pub mod netlink;
 pub mod orders;
 pub mod proxied;
@@ -27,6 +28,7 @@ mod services;
 pub mod shield;
 pub mod sources;
 pub mod sweep;
+pub mod top;
 pub mod trace;
 
 use crate::app::{App, Apps, proxy};
@@ -78,6 +80,8 @@ pub struct Options {
     pub tune: bool,
     /// `--control`.
     pub control: Option<PathBuf>,
+    /// `--metrics`.
+    pub metrics: Option<metrics::Address>,
     /// `--trace`.
     pub trace: bool,
     /// `--pcap`.
@@ -174,6 +178,7 @@ impl Server {
             replace,
             tune,
             control,
+            metrics,
             trace,
             pcap,
         } = options;
@@ -191,6 +196,9 @@ impl Server {
         engine.mtu = (nic.mtu as usize).min(xsk::MAX_PACKET) as u16;
         engine.partial_checksums = nic.partial_checksums();
         engine.memory /= nic.queues.max(1) as usize;
+        let metrics = metrics
+            .map(|at| metrics::Server::bind(at).with_context(|| format!("--metrics {at}")))
+            .transpose()?;
         let (master, clock) = match &config.cookie.secret_file {
             Some(path) => (Master::read(path)?, Clock::Shared),
             None => (Master::random()?, Clock::Local),
@@ -246,7 +254,7 @@ impl Server {
         }
         let (desk, orders) = orders::pair()?;
         let attack = attack::Guard::new(config.cookie.attack_rate, program.counters()?);
-        control.serve(server::Sources {
+        let sources = Arc::new(server::Sources {
             attacked: attack.shared(),
             interface: nic.name.clone(),
             counters: program.counters()?,
@@ -254,7 +262,17 @@ impl Server {
             hub: hub.clone(),
             desk: desk.clone(),
             pools: backends.pools(),
-        })?;
+        });
+        control.serve(Arc::clone(&sources))?;
+        if let Some(metrics) = metrics {
+            metrics.serve(move || {
+                let snapshot = metrics::Snapshot {
+                    stats: server::stats(&sources),
+                    interface: sources.interface.clone(),
+                };
+                snapshot.encode().ok()
+            })?;
+        }
         let counters = program.counters()?;
         let sweep = sweep::Sweep::new(program.flows()?, commands);
 

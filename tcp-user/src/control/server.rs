@@ -105,9 +105,8 @@ impl Socket {
     }
 
     /// Answers clients in threads of their own from now on.
-    pub fn serve(&self, sources: Sources) -> io::Result<()> {
+    pub fn serve(&self, sources: Arc<Sources>) -> io::Result<()> {
         let listener = self.listener.try_clone()?;
-        let sources = Arc::new(sources);
         let clients = Arc::new(AtomicUsize::new(0));
         std::thread::Builder::new()
             .name("control".into())

@@ -21,6 +21,7 @@ mod lifecycle;
 mod live;
 mod loss;
 mod malformed;
+mod metrics;
 mod net;
 mod operate;
 mod path;
