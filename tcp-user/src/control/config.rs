@@ -61,6 +61,9 @@ pub struct Tcp {
     /// `"reno"` (RFC 5681, RFC 6582) or `"bbr"` (version 1; for paths that lose segments without
     /// being congested; without ECN).
     pub congestion: Congestion,
+    /// `tcp.segmentation_offload`, default `true`: runs of full segments are handed to the kernel as
+    /// one and cut apart there, or by the NIC (GSO). Not with `--pcap`.
+    pub segmentation_offload: bool,
     /// `tcp.recv_buffer`, octets, default 1048576: receive buffer of one connection at
     /// most; it bounds the window that we announce. At least 4096.
     pub recv_buffer: usize,
@@ -98,6 +101,7 @@ impl Default for Tcp {
             rto_min: Duration::from_millis(200),
             keepalive: Duration::ZERO,
             congestion: Congestion::Cubic,
+            segmentation_offload: true,
             recv_buffer: 1 << 20,
             send_buffer: 1 << 20,
             memory: 1 << 30,

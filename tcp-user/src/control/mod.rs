@@ -34,6 +34,7 @@ pub mod trace;
 use crate::app::{App, Apps, proxy};
 use crate::dataplane::nic::Nic;
 use crate::dataplane::tap::{Pcap, Tap};
+use crate::dataplane::trains::TrainSocket;
 use crate::dataplane::worker::{Command, Commands, Worker};
 use crate::dataplane::xsk::{self, XskDevice};
 use crate::proto::{Endpoint, State};
@@ -223,9 +224,18 @@ impl Server {
         let mut zero_copy = true;
         let mut workers = Vec::new();
         for queue in 0..nic.queues {
-            let device =
+            let mut device =
                 XskDevice::bind(nic.index, queue, mode == Mode::Generic).map_err(explain_socket)?;
             zero_copy &= device.zero_copy();
+            if config.tcp.segmentation_offload {
+                device = match TrainSocket::open(nic.index) {
+                    Ok(socket) => device.with_trains(socket),
+                    Err(error) => {
+                        tracing::info!(%error, "segments go one by one");
+                        device
+                    }
+                };
+            }
             program.set_socket(queue, device.socket())?;
             let mut seed = [0; 8];
             getrandom::fill(&mut seed).map_err(secrets::Error::Random)?;

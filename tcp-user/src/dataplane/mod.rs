@@ -6,9 +6,11 @@ pub mod offloads;
 pub mod query;
 pub mod reclaim;
 pub mod tap;
+pub mod trains;
 pub mod worker;
 pub mod xsk;
 
+use crate::proto::Train;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -21,6 +23,17 @@ pub trait Device {
     /// Lets `fill` write one frame into the device's own memory and queues it.
     /// `fill` returns the frame's length, or `None` if there is nothing to send.
     fn transmit(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> Transmit;
+
+    /// Whether [`Self::send_train`] can do anything.
+    fn takes_trains(&self) -> bool {
+        false
+    }
+
+    /// Sends a run of segments behind what is queued; false if it cannot now.
+    fn send_train(&mut self, train: &Train<'_>) -> bool {
+        let _ = train;
+        false
+    }
 
     /// Makes sure that queued frames leave. `Ok(false)`: some could not yet, call again.
     fn flush(&mut self) -> io::Result<bool>;
@@ -48,7 +61,7 @@ pub enum Transmit {
 pub struct DeviceStats {
     /// Frames received.
     pub received: u64,
-    /// Frames queued for sending.
+    /// Frames queued for sending; runs of segments count as what they are cut into.
     pub sent: u64,
     /// Frames that the kernel dropped: no free buffer, ring full, or too long.
     pub receive_dropped: u64,

@@ -300,7 +300,7 @@ impl<D: Device, A: Application> Turns<D, A> {
             // Frames that are still to be received end the sleep at once.
             let timeout = if full || !flushed {
                 Some(RETRY)
-            } else if sent == SEND_BATCH {
+            } else if sent >= SEND_BATCH {
                 Some(Duration::ZERO)
             } else if self.device.fd().is_none() {
                 Some(RETRY)
@@ -370,7 +370,22 @@ impl<D: Device, A: Application> Turns<D, A> {
     fn send(&mut self, now: Instant) -> (usize, bool) {
         let mut sent = 0;
         while sent < SEND_BATCH {
-            let endpoint = &mut self.endpoint;
+            let (device, endpoint) = (&mut self.device, &mut self.endpoint);
+            if device.takes_trains() {
+                let mut segments = 0;
+                let taken = endpoint.poll_train(now, |train| {
+                    segments = train.len() / usize::from(train.segment);
+                    device.send_train(train)
+                });
+                match taken {
+                    Some(true) => {
+                        sent += segments;
+                        continue;
+                    }
+                    Some(false) => return (sent, true),
+                    None => {}
+                }
+            }
             match self
                 .device
                 .transmit(|buffer| endpoint.poll_transmit(now, buffer))

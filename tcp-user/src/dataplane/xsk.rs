@@ -6,7 +6,9 @@
 //! always has room for every frame that could be put into it; that is what makes the
 //! all-or-nothing `reserve` of the `xdp` crate safe to use.
 
+use super::trains::TrainSocket;
 use super::{Device, DeviceStats, Transmit};
+use crate::proto::Train;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
@@ -43,6 +45,7 @@ pub struct XskDevice {
     in_flight: usize,
     unkicked: bool,
     zero_copy: bool,
+    trains: Option<TrainSocket>,
     stats: DeviceStats,
 }
 
@@ -123,8 +126,16 @@ impl XskDevice {
             in_flight: 0,
             unkicked: false,
             zero_copy,
+            trains: None,
             stats: DeviceStats::default(),
         })
+    }
+
+    /// Sends runs of segments through a socket of their own.
+    #[must_use]
+    pub fn with_trains(mut self, socket: TrainSocket) -> Self {
+        self.trains = Some(socket);
+        self
     }
 
     /// Whether the driver uses the UMEM itself.
@@ -279,6 +290,34 @@ impl Device for XskDevice {
         self.sending.push_front(packet);
         self.stats.sent += 1;
         Transmit::Queued
+    }
+
+    fn takes_trains(&self) -> bool {
+        self.trains.is_some()
+    }
+
+    fn send_train(&mut self, train: &Train<'_>) -> bool {
+        // What was queued before it goes first; an error comes up again with the next flush.
+        if (self.unkicked || !self.sending.is_empty()) && !self.flush().unwrap_or(false) {
+            return false;
+        }
+        let Some(socket) = &self.trains else {
+            return false;
+        };
+        match socket.send(train) {
+            Ok(sent) => {
+                if sent {
+                    self.stats.sent += train.len().div_ceil(usize::from(train.segment)) as u64;
+                }
+                sent
+            }
+            Err(error) => {
+                // One by one they go through the ring.
+                tracing::debug!(%error, "no runs of segments any more");
+                self.trains = None;
+                false
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<bool> {

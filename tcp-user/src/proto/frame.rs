@@ -18,6 +18,9 @@ pub(super) const fn sack_len(blocks: usize) -> usize {
     if blocks == 0 { 0 } else { 4 + 8 * blocks }
 }
 
+/// Octets of all headers together at most.
+pub(super) const MAX_HEAD: usize = MAX_LINK_LEN + ip::V6_LEN + 60;
+
 /// The Ethernet header of what we send, VLAN tags included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) struct LinkHeader {
@@ -41,6 +44,11 @@ impl LinkHeader {
 
     fn as_slice(&self) -> &[u8] {
         &self.octets[..usize::from(self.len)]
+    }
+
+    /// There is no VLAN tag.
+    pub(super) fn is_plain(&self) -> bool {
+        usize::from(self.len) == ETH_LEN
     }
 }
 
@@ -76,28 +84,49 @@ impl Outgoing<'_> {
 
     /// Writes the frame into `buf` and returns its length; `None` if it does not fit.
     pub(super) fn write(&self, buf: &mut [u8]) -> Option<usize> {
-        let v4 = self.flow.is_v4();
-        let l3 = usize::from(self.link.len);
-        let l4 = l3 + if v4 { ip::V4_LEN } else { ip::V6_LEN };
-        let header_len = tcp::HEADER_LEN + self.options_len();
-        let data = l4 + header_len;
+        let data = self.write_head(buf)?;
         let [first, second] = self.payload;
         let end = data + first.len() + second.len();
-        let segment_len = u16::try_from(end - l4).ok()?;
-        let frame = buf.get_mut(..end)?;
-
-        frame[..l3].copy_from_slice(self.link.as_slice());
-        if v4 {
-            self.write_v4(&mut frame[l3..l4], segment_len)?;
-        } else {
-            self.write_v6(&mut frame[l3..l4], segment_len);
-        }
-
-        let text = &mut frame[data..];
+        let text = buf.get_mut(data..end)?;
         text[..first.len()].copy_from_slice(first);
         text[first.len()..].copy_from_slice(second);
+        // The pseudo-header is in the checksum's place.
+        let l4 = self.l4();
+        let sum = Sum::new().add_slice(&buf[l4..end]).finish();
+        buf[l4 + tcp::CHECKSUM_OFFSET..][..2].copy_from_slice(&sum.to_ne_bytes());
+        Some(end)
+    }
 
-        let tcp = &mut frame[l4..];
+    /// Where the TCP header begins.
+    fn l4(&self) -> usize {
+        let ip = if self.flow.is_v4() {
+            ip::V4_LEN
+        } else {
+            ip::V6_LEN
+        };
+        usize::from(self.link.len) + ip
+    }
+
+    /// Writes all headers into `buf` and returns their length; `None` if they do not fit. The TCP
+    /// checksum is the sum of the pseudo-header, not inverted: what is missing is that of
+    /// the segment.
+    pub(super) fn write_head(&self, buf: &mut [u8]) -> Option<usize> {
+        let l3 = usize::from(self.link.len);
+        let l4 = self.l4();
+        let header_len = tcp::HEADER_LEN + self.options_len();
+        let data = l4 + header_len;
+        let text = self.payload[0].len() + self.payload[1].len();
+        let segment_len = u16::try_from(header_len + text).ok()?;
+        let head = buf.get_mut(..data)?;
+
+        head[..l3].copy_from_slice(self.link.as_slice());
+        if self.flow.is_v4() {
+            self.write_v4(&mut head[l3..l4], segment_len)?;
+        } else {
+            self.write_v6(&mut head[l3..l4], segment_len);
+        }
+
+        let tcp = &mut head[l4..];
         tcp[0..2].copy_from_slice(&self.flow.local_port_be.to_ne_bytes());
         tcp[2..4].copy_from_slice(&self.flow.remote_port_be.to_ne_bytes());
         tcp[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
@@ -106,12 +135,10 @@ impl Outgoing<'_> {
         tcp[13] = self.flags.0;
         tcp[14..16].copy_from_slice(&self.window.to_be_bytes());
         tcp[16..20].fill(0);
-        self.write_options(&mut tcp[tcp::HEADER_LEN..header_len]);
-        let sum = checksum::pseudo_header(self.flow, segment_len)
-            .add_sum(Sum::new().add_slice(tcp))
-            .finish();
-        tcp[tcp::CHECKSUM_OFFSET..tcp::CHECKSUM_OFFSET + 2].copy_from_slice(&sum.to_ne_bytes());
-        Some(end)
+        self.write_options(&mut tcp[tcp::HEADER_LEN..]);
+        let pseudo = !checksum::pseudo_header(self.flow, segment_len).finish();
+        tcp[tcp::CHECKSUM_OFFSET..tcp::CHECKSUM_OFFSET + 2].copy_from_slice(&pseudo.to_ne_bytes());
+        Some(data)
     }
 
     /// DF is set and the identification zero: an atomic datagram (RFC 6864 §4.1).

@@ -56,6 +56,7 @@ mod table;
 mod tests;
 mod time_wait;
 mod trace;
+mod train;
 mod wheel;
 
 pub use config::{Config, Keys};
@@ -65,3 +66,4 @@ pub use event::{CloseReason, Event};
 pub use instant::Instant;
 pub use state::State;
 pub use trace::{Direction, Side, TraceEvent};
+pub use train::Train;

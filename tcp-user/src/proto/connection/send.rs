@@ -11,6 +11,7 @@ use crate::proto::congestion::Congestion;
 use crate::proto::frame::{Outgoing, sack_len};
 use crate::proto::segment::SackList;
 use crate::proto::trace::TraceEvent;
+use crate::proto::train::Train;
 use tcp_common::seq::SeqNum;
 use tcp_common::wire::Flags;
 
@@ -30,6 +31,19 @@ enum Kind {
     Probe,
     Keepalive,
     Ack,
+}
+
+impl Kind {
+    /// What a trace says of it.
+    const fn note(self) -> &'static str {
+        match self {
+            Self::Probe => "window probe",
+            Self::LossProbe => "loss probe",
+            Self::Keepalive => "keepalive",
+            Self::Again => "retransmission",
+            Self::Text | Self::Ack => "",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +98,35 @@ impl Connection {
             }
             (self.ack_now || self.dup_acks_due > 0).then(|| Plan::empty(Kind::Ack, self.ack_seq()))
         })
+    }
+
+    /// New octets of two full segments or more, if that is what comes next and nothing but
+    /// the sequence number tells the segments apart.
+    fn plan_train(&self) -> Option<Plan> {
+        let mut plan = self.plan_text()?;
+        let mss = usize::from(self.snd.mss);
+        if plan.kind != Kind::Text
+            || plan.len != mss
+            || plan.fin
+            || self.text_limit() != mss
+            || self.ecn.reduced
+            || !self.link.is_plain()
+        {
+            return None;
+        }
+        let in_flight = self.snd.nxt.distance_from(self.snd.una) as usize;
+        let unsent = self.send_buffer.len().saturating_sub(in_flight);
+        let window = (self.snd.wnd as usize).saturating_sub(in_flight);
+        let pipe = self.pipe();
+        let cwnd = self.congestion.cwnd().saturating_sub(pipe) as usize;
+        let most = unsent.min(window).min(cwnd).min(Train::limit(mss));
+        plan.len = most / mss * mss;
+        (plan.len >= 2 * mss).then_some(plan)
+    }
+
+    /// Whether [`Self::transmit_train`] has something to send.
+    pub(in crate::proto) fn has_train(&self) -> bool {
+        self.plan_train().is_some()
     }
 
     pub(super) fn has_text(&self) -> bool {
@@ -300,15 +343,56 @@ impl Connection {
         env: &mut Env<'_>,
         trace: Option<&mut dyn FnMut(TraceEvent)>,
     ) -> Option<usize> {
+        self.restart(now);
+        let plan = self.plan()?;
+        let (window, octets) = self.window_to_announce();
+        let segment = self.outgoing(now, plan, window, env);
+        let len = segment.write(buf)?;
+        let record = trace.map(|sink| {
+            let note = plan.kind.note();
+            let record = segment.trace(now, octets, self.client, self.phase.name(), note);
+            (sink, record)
+        });
+        self.sent(now, plan, octets, record);
+        Some(len)
+    }
+
+    /// Hands the next run of full segments to `send`, which says whether it took it. `None`: there
+    /// is none.
+    pub(in crate::proto) fn transmit_train(
+        &mut self,
+        now: Instant,
+        env: &Env<'_>,
+        send: impl FnOnce(&Train<'_>) -> bool,
+        trace: Option<&mut dyn FnMut(TraceEvent)>,
+    ) -> Option<bool> {
+        self.restart(now);
+        let plan = self.plan_train()?;
+        let (window, octets) = self.window_to_announce();
+        let segment = self.outgoing(now, plan, window, env);
+        if !send(&Train::new(&segment, self.snd.mss)?) {
+            return Some(false);
+        }
+        let record = trace.map(|sink| {
+            let record = segment.trace(now, octets, self.client, self.phase.name(), "");
+            (sink, record)
+        });
+        self.sent(now, plan, octets, record);
+        Some(true)
+    }
+
+    /// Before anything is sent: what the time since the last segment means.
+    fn restart(&mut self, now: Instant) {
         let idle = now.millis().wrapping_sub(self.sent);
         if !self.is_outstanding() && u128::from(idle) > self.rtt.rto().as_millis() {
             // RFC 5681 §4.1.
             self.congestion.on_idle_restart();
         }
         self.raise_mss(now);
-        let plan = self.plan()?;
+    }
+
+    fn outgoing(&self, now: Instant, plan: Plan, window: u16, env: &Env<'_>) -> Outgoing<'_> {
         let with_sack = plan.len == 0 || self.snd.mss >= SACK_ON_TEXT;
-        let (window, octets) = self.window_to_announce();
         let offset = plan.seq.distance_from(self.snd.una) as usize;
         let mut flags = Flags::ACK;
         if plan.fin {
@@ -319,15 +403,14 @@ impl Connection {
             flags = flags.with(Flags::PSH);
         }
         let (ecn, marks) = self.ecn.mark(plan.is_new_text());
-        flags = flags.with(marks);
-        let segment = Outgoing {
+        Outgoing {
             link: &self.link,
             flow: &self.flow,
             hop_limit: env.config.hop_limit,
             ecn,
             seq: plan.seq,
             ack: self.rcv.nxt,
-            flags,
+            flags: flags.with(marks),
             window,
             syn_ack: None,
             timestamps: self.stamps.map(|s| s.at(now)),
@@ -341,26 +424,23 @@ impl Connection {
             } else {
                 self.send_buffer.slices_at(offset, plan.len)
             },
-        };
-        let len = segment.write(buf)?;
-        let note = match plan.kind {
-            Kind::Probe => "window probe",
-            Kind::LossProbe => "loss probe",
-            Kind::Keepalive => "keepalive",
-            Kind::Again => "retransmission",
-            Kind::Text | Kind::Ack => "",
-        };
-        let record = trace.map(|sink| {
-            let record = segment.trace(now, octets, self.client, self.phase.name(), note);
-            (sink, record)
-        });
-        self.sent_plan(now, plan, octets);
+        }
+    }
+
+    /// What was planned has gone out; its record is completed.
+    fn sent(
+        &mut self,
+        now: Instant,
+        plan: Plan,
+        window: u32,
+        record: Option<(&mut dyn FnMut(TraceEvent), TraceEvent)>,
+    ) {
+        self.sent_plan(now, plan, window);
         if let Some((sink, mut record)) = record {
             record.client = self.client;
             record.server = self.phase.name();
             sink(record);
         }
-        Some(len)
     }
 
     /// The TCB after the planned segment was sent.

@@ -21,7 +21,7 @@ use super::slab::Slab;
 use super::table::{Place, Table};
 use super::time_wait::TimeWaits;
 use super::wheel::Wheel;
-use super::{CloseReason, Config, Event, Instant, State, TraceEvent};
+use super::{CloseReason, Config, Event, Instant, State, TraceEvent, Train};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 use std::collections::VecDeque;
@@ -266,6 +266,50 @@ impl Endpoint {
             }
         }
         None
+    }
+
+    /// Hands the next run of full segments to `send`, which says whether the device took it.
+    /// `None`: something else is next, and [`Self::poll_transmit`] has it.
+    pub fn poll_train(
+        &mut self,
+        now: Instant,
+        send: impl FnOnce(&Train<'_>) -> bool,
+    ) -> Option<bool> {
+        if !self.replies.is_empty() {
+            return None;
+        }
+        let index = *self.senders.front()?;
+        let c = self.connections.get_mut(index)?;
+        if !c.has_train() {
+            return None;
+        }
+        let env = Env {
+            config: &self.config,
+            limit: &mut self.limit,
+            memory: &mut self.memory,
+            note: "",
+        };
+        let trace = &mut self.trace;
+        let mut sink = |record| {
+            if trace.len() < MAX_TRACE {
+                trace.push_back(record);
+            }
+        };
+        let sink: Option<&mut dyn FnMut(TraceEvent)> = if self.config.trace {
+            Some(&mut sink)
+        } else {
+            None
+        };
+        let sent = c.transmit_train(now, &env, send, sink)?;
+        if sent {
+            self.senders.pop_front();
+            c.send_queued = c.has_output();
+            if c.send_queued {
+                self.senders.push_back(index);
+            }
+            arm(&mut self.wheel, index, c);
+        }
+        Some(sent)
     }
 
     /// The next event.

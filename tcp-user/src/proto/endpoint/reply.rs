@@ -180,6 +180,10 @@ impl Replies {
         self.queue.shrink_to_fit();
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     pub(super) fn pop(&mut self) -> Option<Reply> {
         self.queue.pop_front()
     }

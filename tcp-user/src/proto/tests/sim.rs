@@ -97,6 +97,9 @@ pub(super) struct Sim {
     pub(super) trust: bool,
     /// Clients may end half-open.
     pub(super) half_open: bool,
+    /// Runs of segments are taken as one and cut apart, as GSO does.
+    trains: bool,
+    rng: Rng,
     verbose: bool,
 }
 
@@ -156,6 +159,8 @@ impl Sim {
             check_cwnd: true,
             trust: true,
             half_open: false,
+            trains: rng.chance(0.5),
+            rng,
             verbose: std::env::var_os("TCP_XDP_SIM_SEED").is_some(),
         }
     }
@@ -376,7 +381,27 @@ impl Sim {
                 quiet = false;
                 self.dispatch(event);
             }
-            while let Some(len) = self.endpoint.poll_transmit(self.now, &mut buf) {
+            loop {
+                if self.trains {
+                    let mut frames = Vec::new();
+                    let refused = self.rng.chance(0.1);
+                    let taken = self.endpoint.poll_train(self.now, |train| {
+                        assert!(train.len() >= 2 * usize::from(train.segment));
+                        frames = train.cut();
+                        !refused
+                    });
+                    if taken == Some(true) {
+                        quiet = false;
+                        self.frames_out += frames.len() as u64;
+                        for frame in &frames {
+                            self.transmit(frame);
+                        }
+                        continue;
+                    }
+                }
+                let Some(len) = self.endpoint.poll_transmit(self.now, &mut buf) else {
+                    break;
+                };
                 quiet = false;
                 self.frames_out += 1;
                 self.transmit(&buf[..len]);
