@@ -1,8 +1,9 @@
 //! The four apps, octet by octet.
 
 use crate::lab::{Lab, V4, V6, noise, octet, read_all};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::Stdio;
 use std::time::Duration;
 
 const BOTH: [(&str, &str); 2] = [("native", V4), ("generic", V6)];
@@ -243,4 +244,70 @@ fn the_server_that_closes_first_keeps_time_wait() {
     std::thread::sleep(Duration::from_millis(2200));
     assert_eq!(server.conns(), []);
     assert_eq!(lab.client_resets(), (0, 0));
+}
+
+/// What the server hands down as one goes through the stack, and is on the wire in segments that fit.
+#[test]
+#[ignore = "needs root"]
+fn runs_of_segments_are_cut_on_their_way() {
+    for offload in [true, false] {
+        let lab = Lab::new();
+        let set = format!("tcp.segmentation_offload={offload}");
+        let _server = lab.serve(&["--set", &set]);
+        for host in [V4, V6] {
+            let (sent, arrived) = (
+                LongestSegment::watch(&lab.server, "eth0"),
+                LongestSegment::watch(&lab.client, "peer0"),
+            );
+            let url = format!("http://{}/bytes/3000000", place(host, 80));
+            let got = curl(&lab, &["-o", "/dev/null", "-w", "%{size_download}", &url]);
+            assert_eq!(got, "3000000");
+            // What goes out through AF_XDP is not seen by captures on its own interface, what
+            // the stack has cut is.
+            assert_eq!(sent.longest() > 1000, offload, "{host}");
+            assert!((1000..=1448).contains(&arrived.longest()), "{host}");
+        }
+        assert_eq!(lab.client_resets(), (0, 0));
+    }
+}
+
+/// A tcpdump that is asked for the longest text that it saw.
+struct LongestSegment(std::process::Child);
+
+impl LongestSegment {
+    fn watch(namespace: &xtask::netns::Namespace, interface: &str) -> Self {
+        let mut tcpdump = namespace
+            .command("tcpdump")
+            .args(["-i", interface, "-nn", "-l", "-s", "96", "--immediate-mode"])
+            .args(["tcp", "src", "port", "80"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(tcpdump.stderr.take().unwrap());
+        let started = stderr
+            .lines()
+            .map_while(Result::ok)
+            .any(|line| line.starts_with("listening on"));
+        assert!(started, "tcpdump did not start");
+        Self(tcpdump)
+    }
+
+    fn longest(mut self) -> usize {
+        std::thread::sleep(Duration::from_millis(200));
+        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let mut text = String::new();
+        let mut stdout = self.0.stdout.take().unwrap();
+        stdout.read_to_string(&mut text).unwrap();
+        self.0.wait().unwrap();
+        let lengths = text.lines().filter_map(|line| {
+            let (_, rest) = line.split_once(", length ")?;
+            rest.split(|c: char| !c.is_ascii_digit())
+                .next()?
+                .parse()
+                .ok()
+        });
+        lengths.max().unwrap_or(0)
+    }
 }
