@@ -13,17 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = <Args as clap::Parser>::parse();
-    serve!(&args, listener => accept(listener))
-}
-
-async fn accept(mut listener: impl Listener) {
-    while let Ok((stream, peer)) = listener.accept().await {
-        tokio::spawn(async move {
-            if let Err(error) = echo(stream).await {
-                eprintln!("{peer}: {:?}", error.kind());
-            }
-        });
-    }
+    serve!(&args, listener => Listener::serve(listener, echo))
 }
 
 /// After the peer's FIN the rest is returned, then ours.

@@ -1,5 +1,7 @@
 //! What the examples share: where they listen, over this crate's TCP or over the kernel's.
 
+#![allow(dead_code, reason = "each example uses a part of it")]
+
 use anyhow::{Context, Result};
 use clap::Parser;
 use std::io;
@@ -27,9 +29,12 @@ pub struct Args {
     /// A configuration key, as of `tcp-user run --set`
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Where an example that forwards connects to
+    /// forward: where connections go
     #[arg(long, default_value = "127.0.0.1:80")]
     pub backend: SocketAddr,
+    /// tls: where the certificate is left, for clients that check it
+    #[arg(long)]
+    pub certificate: Option<PathBuf>,
 }
 
 /// What an accepted connection can do, whoever has it.
@@ -43,6 +48,27 @@ pub trait Listener: Send + 'static {
 
     /// The next one.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
+
+    /// Calls `serve` with each connection, in a task of its own, as long as there are any.
+    fn serve<F>(
+        mut self,
+        serve: impl Fn(Self::Stream) -> F + Send,
+    ) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized,
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        async move {
+            while let Ok((stream, peer)) = self.accept().await {
+                let served = serve(stream);
+                tokio::spawn(async move {
+                    if let Err(error) = served.await {
+                        eprintln!("{peer}: {error}");
+                    }
+                });
+            }
+        }
+    }
 }
 
 impl Listener for net::TcpListener {

@@ -1,12 +1,14 @@
 //! A device in memory, for tests: two queues of frames.
 
 use super::{Device, DeviceStats, Transmit};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-type Queue = Arc<Mutex<VecDeque<Vec<u8>>>>;
+/// Frames, and what says that there are some.
+type Queue = Arc<(Mutex<VecDeque<Vec<u8>>>, EventFd)>;
 
 /// One end of a wire; frames longer than 2 kB do not fit.
 #[derive(Debug)]
@@ -19,8 +21,17 @@ pub struct MemoryDevice {
 
 impl MemoryDevice {
     /// Two ends of one wire.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no descriptors left.
     pub fn pair() -> (Self, Self) {
-        let (a, b) = (Queue::default(), Queue::default());
+        let queue = || {
+            let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+            let some = EventFd::from_flags(flags).expect("a descriptor");
+            Queue::new((Mutex::default(), some))
+        };
+        let (a, b) = (queue(), queue());
         let end = |incoming: &Queue, outgoing: &Queue| Self {
             incoming: Arc::clone(incoming),
             outgoing: Arc::clone(outgoing),
@@ -32,17 +43,33 @@ impl MemoryDevice {
 
     /// Puts a frame on the wire as it is.
     pub fn send(&mut self, frame: &[u8]) {
-        lock(&self.outgoing).push_back(frame.to_vec());
+        push(&self.outgoing, frame);
     }
 }
 
 fn lock(queue: &Queue) -> std::sync::MutexGuard<'_, VecDeque<Vec<u8>>> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
+    queue.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn push(queue: &Queue, frame: &[u8]) {
+    let mut frames = lock(queue);
+    frames.push_back(frame.to_vec());
+    // Only the first; it cannot be full.
+    if frames.len() == 1 {
+        let _ = queue.1.write(1);
+    }
 }
 
 impl Device for MemoryDevice {
     fn receive(&mut self, mut each: impl FnMut(&[u8])) -> usize {
-        let batch = std::mem::take(&mut *lock(&self.incoming));
+        let batch = {
+            let mut frames = lock(&self.incoming);
+            if !frames.is_empty() {
+                // Only resets it; it cannot block.
+                let _ = self.incoming.1.read();
+            }
+            std::mem::take(&mut *frames)
+        };
         for frame in &batch {
             each(frame);
         }
@@ -54,7 +81,7 @@ impl Device for MemoryDevice {
         let Some(len) = fill(&mut self.buffer) else {
             return Transmit::Idle;
         };
-        lock(&self.outgoing).push_back(self.buffer[..len].to_vec());
+        push(&self.outgoing, &self.buffer[..len]);
         self.stats.sent += 1;
         Transmit::Queued
     }
@@ -64,7 +91,7 @@ impl Device for MemoryDevice {
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        None
+        Some(self.incoming.1.as_fd())
     }
 
     fn stats(&self) -> DeviceStats {

@@ -28,6 +28,8 @@
 //! - The error of a connection that broke is returned by every read and every write after
 //!   it, so that both halves of a split stream learn of it. The kernel says it once.
 
+#[cfg(feature = "axum")]
+mod axum;
 mod inbox;
 mod listener;
 mod shared;

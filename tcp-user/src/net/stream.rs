@@ -309,3 +309,16 @@ impl Drop for TcpStream {
         self.shared.notify(want::SEND);
     }
 }
+
+#[cfg(test)]
+impl TcpStream {
+    /// Dead when nobody has the connection any more.
+    pub(super) fn shared(&self) -> std::sync::Weak<Shared> {
+        Arc::downgrade(&self.shared)
+    }
+
+    /// Octets of memory that the receive buffer holds.
+    pub(super) fn shared_recv_capacity(&self) -> usize {
+        self.shared.recv().data.capacity()
+    }
+}

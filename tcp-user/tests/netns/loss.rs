@@ -11,7 +11,7 @@ const PATHS: [(u32, usize); 3] = [(0, 10_000_000), (10, 5_000_000), (50, 3_000_0
 const LIMIT: Duration = Duration::from_mins(2);
 
 /// Drops so many of a thousand frames, on their way to the client and from it.
-fn lose(lab: &Lab, per_mille: u32) {
+pub fn lose(lab: &Lab, per_mille: u32) {
     let rule = format!("numgen random mod 1000 < {per_mille} drop");
     let rules = format!(
         "flush ruleset ; table inet loss {{ \

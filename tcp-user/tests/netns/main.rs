@@ -32,4 +32,5 @@ mod raw;
 mod scale;
 mod secret;
 mod shield;
+mod streams;
 mod vanish;

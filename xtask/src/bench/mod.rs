@@ -10,6 +10,7 @@ mod ours;
 mod prog_run;
 mod report;
 mod server;
+mod streams;
 mod syn;
 
 use std::{
@@ -34,6 +35,8 @@ pub(crate) enum Bench {
     Syn,
     /// Seconds for a transfer over a lossy path, beside the kernel's server
     Goodput,
+    /// CPU per echo of 64 octets: in the worker, in a tokio task, in one over the kernel's TCP
+    Streams,
 }
 
 #[derive(Args)]
@@ -125,6 +128,9 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
         };
         syn::measure(&programs, &plan)?;
     }
+    if wanted(Bench::Streams) {
+        streams::measure(&programs, options.rounds)?;
+    }
     if wanted(Bench::Goodput) {
         let (octets, only) = (options.octets, options.only.as_deref());
         goodput::measure(&programs, options.rounds, octets, &options.losses, only)?;
@@ -143,5 +149,15 @@ fn build() -> Result<PathBuf> {
             .map_err(|line| anyhow!(line))?;
     }
     crate::build::server()?;
+    // For the rows that are the same program over the kernel's TCP.
+    let examples = [
+        "build",
+        "--release",
+        "--package",
+        "tcp-user",
+        "--example",
+        "echo",
+    ];
+    process::run_shown(workspace::cargo().args(examples))?;
     Ok(target)
 }

@@ -31,8 +31,14 @@ impl Server {
         interface: &str,
         args: &[&str],
     ) -> Result<Self> {
+        let all = [&["run", "--iface", interface], args].concat();
+        Self::spawn(namespace, binary, &all)
+    }
+
+    /// Starts another program that says when it is ready.
+    pub(crate) fn spawn(namespace: &Namespace, binary: &Path, args: &[&str]) -> Result<Self> {
         let mut command = namespace.command(&binary.to_string_lossy());
-        command.args(["run", "--iface", interface]).args(args);
+        command.args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         // In a group of its own, so that Ctrl-C reaches it by way of this process.
         command.process_group(0);
@@ -57,6 +63,10 @@ impl Server {
             bail!("the server does not start: {}", line.trim());
         }
         Ok(server)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
     }
 }
 
