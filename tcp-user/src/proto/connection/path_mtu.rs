@@ -61,22 +61,26 @@ impl Connection {
     }
 
     /// The retransmission timer expired again: after some times smaller segments may get
-    /// through where full ones do not and no ICMP comes (RFC 4821 §7.7, RFC 2923 §2.1).
+    /// through where these do not and no ICMP comes (RFC 4821 §7.7, RFC 2923 §2.1).
     pub(super) fn suspect_black_hole(&mut self, now: Instant) {
         let out = self.snd.nxt.distance_from(self.snd.una);
-        if self.retries >= R1 && out >= u32::from(self.snd.mss) {
-            let length = u32::from(self.snd.mss) + self.headers();
+        // Where the window is small no segment has the full size.
+        let length = out.min(u32::from(self.snd.mss)) + self.headers();
+        if self.retries >= R1 && length > self.floor() {
             self.lower_mss(now, next_below(length.min(PLATEAUS[0])));
         }
     }
 
-    fn lower_mss(&mut self, now: Instant, mtu: u32) {
-        let floor = if self.flow.is_v4() {
+    const fn floor(&self) -> u32 {
+        if self.flow.is_v4() {
             FLOOR_V4
         } else {
             FLOOR_V6
-        };
-        let mss = mtu.max(floor).saturating_sub(self.headers());
+        }
+    }
+
+    fn lower_mss(&mut self, now: Instant, mtu: u32) {
+        let mss = mtu.max(self.floor()).saturating_sub(self.headers());
         if mss >= u32::from(self.snd.mss) {
             return;
         }

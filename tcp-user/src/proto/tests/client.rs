@@ -4,6 +4,7 @@
 //! It counts in 64-bit offsets from the initial sequence numbers: offset 0 is the SYN, octet
 //! `i` of the stream has offset `1 + i`, the FIN follows the last octet.
 
+use super::network::{CWR, ECE, Ecn};
 use super::rng::{Rng, mix};
 use super::wire::{ACK, FIN, Options, PSH, RST, SYN, Segment};
 use crate::proto::Instant;
@@ -57,6 +58,8 @@ pub(super) struct Config {
     pub(super) time_wait: Duration,
     /// Data and ACK of the handshake go together: the pure ACK is left out.
     pub(super) ack_with_data: bool,
+    /// Offers ECN.
+    pub(super) ecn: bool,
     /// What the client sends, and what it expects.
     pub(super) sends: u64,
     pub(super) expects: u64,
@@ -113,6 +116,7 @@ pub(super) struct Client {
     ts_recent: u32,
     ts_offset: u32,
     last_ack_sent: u64,
+    pub(super) ecn: Ecn,
     out: Vec<Segment>,
     /// Segments sent again, window probes apart.
     pub(super) repeats: u64,
@@ -161,6 +165,7 @@ impl Client {
             ts_recent: 0,
             ts_offset: rng.u32(),
             last_ack_sent: 0,
+            ecn: Ecn::default(),
             out: Vec::new(),
             repeats: 0,
             config,
@@ -238,12 +243,13 @@ impl Client {
         if end > offset && end <= self.max_sent && !self.window_closed() {
             self.repeats += 1;
         }
+        let new = offset >= self.max_sent;
         self.max_sent = self.max_sent.max(end);
         self.ack_now = false;
         self.ack_at = None;
         self.unacked_segments = 0;
         self.last_ack_sent = self.rcv_nxt;
-        self.out.push(Segment {
+        let mut segment = Segment {
             flags,
             seq: self.wire_seq(offset),
             ack: self.wire_ack(self.rcv_nxt),
@@ -251,7 +257,9 @@ impl Client {
             options,
             data,
             ..Segment::default()
-        });
+        };
+        self.ecn.mark(&mut segment, new);
+        self.out.push(segment);
     }
 
     fn end(&mut self, outcome: Outcome) {
@@ -298,6 +306,7 @@ impl Client {
             return;
         }
         self.established = true;
+        self.ecn.shake_hands(self.config.ecn, seg);
         self.irs = seg.seq;
         self.rcv_nxt = 1;
         (self.una, self.nxt, self.max_sent) = (1, 1, 1);
@@ -324,6 +333,7 @@ impl Client {
         let start = unwrap(seg.seq, self.irs, self.rcv_nxt);
         let end = start + i64::from(seg.len());
         let (nxt, right) = (self.rcv_nxt as i64, self.advertised as i64);
+        self.ecn.hear(seg);
         if seg.has(RST) {
             if start == nxt {
                 self.time_wait = None;
@@ -581,7 +591,7 @@ impl Client {
             ..Options::default()
         };
         self.out.push(Segment {
-            flags: SYN,
+            flags: if c.ecn { SYN | ECE | CWR } else { SYN },
             seq: self.iss,
             window: c.buffer.min(0xffff) as u16,
             options,

@@ -1,5 +1,6 @@
 //! One direction of a network path that does harm.
 
+use super::network::mark_congestion;
 use super::rng::Rng;
 use crate::proto::Instant;
 use std::time::Duration;
@@ -26,6 +27,12 @@ pub(super) struct Faults {
     pub(super) queue: u64,
     /// Largest packet; larger ones vanish.
     pub(super) mtu: usize,
+    /// After so many frames a narrow link comes in, of this MTU.
+    pub(super) narrow: Option<(u64, usize)>,
+    /// Its router says so.
+    pub(super) icmp: bool,
+    /// Probability that a packet that can be is marked with congestion.
+    pub(super) congestion: f64,
 }
 
 impl Faults {
@@ -44,6 +51,9 @@ impl Faults {
             rate: None,
             queue: u64::MAX,
             mtu: 65_535,
+            narrow: None,
+            icmp: false,
+            congestion: 0.0,
         }
     }
 
@@ -105,6 +115,11 @@ pub(super) struct Link {
     busy_until: Instant,
     last_arrival: Instant,
     pub(super) lost: u64,
+    /// Frames so far.
+    frames: u64,
+    /// Frames that the narrow link refused, and packets marked.
+    pub(super) refused: u64,
+    pub(super) marked: u64,
 }
 
 impl Link {
@@ -117,7 +132,19 @@ impl Link {
             busy_until: Instant(0),
             last_arrival: Instant(0),
             lost: 0,
+            frames: 0,
+            refused: 0,
+            marked: 0,
         }
+    }
+
+    /// The MTU of the narrow link that a packet of `len` octets does not pass, if there is one.
+    pub(super) fn refuse(&mut self, len: usize) -> Option<usize> {
+        self.frames += 1;
+        let (after, mtu) = self.faults.narrow?;
+        let refused = self.frames > after && len > mtu;
+        self.refused += u64::from(refused);
+        refused.then_some(mtu)
     }
 
     /// Sends a frame whose packet begins at `l3`; zero, one or two arrive.
@@ -158,6 +185,9 @@ impl Link {
                 self.last_arrival = at;
             }
             let mut frame = frame.to_vec();
+            if f.congestion > 0.0 && self.rng.chance(f.congestion) {
+                self.marked += u64::from(mark_congestion(&mut frame, l3));
+            }
             let corrupt = self.rng.chance(f.corrupt);
             if corrupt {
                 let at = self.rng.range(l3 as u64, frame.len() as u64 - 1) as usize;

@@ -33,6 +33,92 @@ fn every_octet_arrives_over_a_bad_path() {
     });
 }
 
+/// In the middle of a transfer a link becomes narrow, and the router says so, or not.
+#[test]
+fn every_octet_arrives_when_the_path_becomes_narrow() {
+    let refused = std::cell::Cell::new([0; 2]);
+    seeds(
+        "every_octet_arrives_when_the_path_becomes_narrow",
+        300,
+        |seed| {
+            let mut rng = Rng::new(seed);
+            let mut plan = any_plan(&mut rng, rng_is_faulty(seed));
+            plan.client.retries = 60;
+            // Full segments, and some of them.
+            let octets = rng.range(10_000, 150_000);
+            plan.client.mss = if plan.v6 { 1_440 } else { 1_460 };
+            plan.kind = Kind::Source(octets);
+            plan.client.close = Close::AfterReceiving(octets);
+            let mtu = if plan.v6 {
+                rng.pick(&[1_280, 1_400, 1_492])
+            } else {
+                rng.pick(&[576, 600, 1_006, 1_300, 1_492])
+            };
+            plan.down.narrow = Some((rng.magnitude(60), mtu));
+            plan.down.icmp = rng.chance(0.5);
+            let icmp = plan.down.icmp;
+            let config = Config {
+                mtu: 1_500,
+                ..any_config(&mut rng)
+            };
+            let mut sim = Sim::new(rng.u64(), config, vec![plan], false);
+            sim.run(HOURS);
+            sim.assert_complete();
+            let mut all = refused.get();
+            all[usize::from(icmp)] += sim.peers[0].down.refused;
+            refused.set(all);
+        },
+    );
+    if std::env::var_os("TCP_XDP_SIM_SEED").is_none() {
+        assert!(refused.get().iter().all(|n| *n > 100), "{refused:?}");
+    }
+}
+
+/// Every second seed.
+const fn rng_is_faulty(seed: u64) -> bool {
+    seed % 2 == 1
+}
+
+/// Congestion that is marked both ways is echoed, answered and confirmed, and nothing is
+/// lost.
+#[test]
+fn every_octet_arrives_over_a_congested_path() {
+    let seen = std::cell::Cell::new([0; 4]);
+    seeds("every_octet_arrives_over_a_congested_path", 300, |seed| {
+        let mut rng = Rng::new(seed);
+        let mut plan = any_plan(&mut rng, rng_is_faulty(seed));
+        plan.client.ecn = true;
+        plan.up.congestion = rng.pick(&[0.0, 0.01, 0.1, 0.5]);
+        plan.down.congestion = rng.pick(&[0.0, 0.01, 0.1, 0.5]);
+        let timestamps = plan.client.timestamps;
+        let config = Config {
+            ecn: rng.chance(0.9),
+            ..any_config(&mut rng)
+        };
+        let agreed = timestamps && config.ecn;
+        let mut sim = Sim::new(rng.u64(), config, vec![plan], false);
+        // An echo halves cwnd at once, below what is in flight.
+        sim.check_cwnd = false;
+        sim.run(HOURS);
+        sim.assert_complete();
+        let p = &sim.peers[0];
+        assert_eq!(p.client.ecn.agreed, agreed);
+        let marked = (p.up.marked, p.down.marked);
+        assert!(agreed || marked == (0, 0), "marked without ECT");
+        let m = &p.monitor;
+        assert!(m.echoes == 0 || p.up.marked > 0, "{}", sim.report());
+        let counts = [marked.0, m.echoes, marked.1, m.reductions];
+        let mut all = seen.get();
+        for (sum, n) in all.iter_mut().zip(counts) {
+            *sum += n;
+        }
+        seen.set(all);
+    });
+    if std::env::var_os("TCP_XDP_SIM_SEED").is_none() {
+        assert!(seen.get().iter().all(|n| *n > 40), "{seen:?}");
+    }
+}
+
 /// A connection at its simplest: everything at once, no faults.
 fn plain(rng: &mut Rng, kind: Kind, send: u64, delay: Duration) -> Plan {
     Plan {
@@ -51,6 +137,7 @@ fn plain(rng: &mut Rng, kind: Kind, send: u64, delay: Duration) -> Plan {
             retries: 20,
             time_wait: Duration::from_secs(1),
             ack_with_data: false,
+            ecn: false,
             sends: rng.u64(),
             expects: rng.u64(),
         },

@@ -13,6 +13,7 @@
 //! | `xdp` | stateless SYN-ACKs and the filter in front of the endpoint |
 //! | `link` | faults |
 //! | `monitor` | what each segment of the endpoint is held to |
+//! | `network` | ECN and ICMP |
 //! | `wire` | frames, without the engine's code |
 //! | `lossy`, `teardown`, `hostile` | the tests |
 
@@ -22,6 +23,7 @@ mod hostile;
 mod link;
 mod lossy;
 mod monitor;
+mod network;
 mod rng;
 mod sim;
 mod teardown;
@@ -41,6 +43,7 @@ use std::time::Duration;
 const REGRESSIONS: &[(&str, u64)] = &[
     ("connections_do_not_disturb_each_other", 414),
     ("every_octet_arrives_over_a_bad_path", 4651),
+    ("every_octet_arrives_when_the_path_becomes_narrow", 16),
 ];
 
 /// Runs a simulation for `count` seeds and for those that once failed.
@@ -136,6 +139,7 @@ fn any_client(rng: &mut Rng, v6: bool) -> client::Config {
         retries: 30,
         time_wait: Duration::from_mins(20),
         ack_with_data: rng.chance(0.3),
+        ecn: false,
         sends: rng.u64(),
         expects: rng.u64(),
     }

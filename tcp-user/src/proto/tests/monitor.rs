@@ -1,6 +1,7 @@
 //! What every segment of the endpoint is held to.
 
 use super::client::{Client, octet, unwrap};
+use super::network::{CWR, ECE, ECT};
 use super::wire::{ACK, FIN, Parsed, Path, RST, SYN, Segment};
 use crate::proto::ConnInfo;
 
@@ -36,6 +37,9 @@ pub(super) struct Monitor {
     pub(super) segments: u64,
     pub(super) repeats: u64,
     pub(super) resets: u64,
+    /// Segments of the endpoint with ECE and with CWR.
+    pub(super) echoes: u64,
+    pub(super) reductions: u64,
 }
 
 impl Monitor {
@@ -123,6 +127,23 @@ impl Monitor {
             assert_eq!(*got, octet(sends, at), "octet {at} sent is wrong: {seg:?}");
         }
         let probe = seg.len() == 1 && start >= self.offered;
+        self.echoes += u64::from(seg.has(ECE));
+        self.reductions += u64::from(seg.has(CWR));
+        assert!(
+            client.ecn.agreed || (seg.ecn == 0 && !seg.has(ECE) && !seg.has(CWR)),
+            "ECN was not agreed: {seg:?}"
+        );
+        // RFC 3168 §6.1.4 to §6.1.6.
+        let new_text = !seg.data.is_empty() && start >= self.sent.max(1);
+        assert!(
+            if seg.ecn == 0 {
+                !seg.has(CWR)
+            } else {
+                new_text && seg.ecn == ECT
+            },
+            "not new text, but ECN field {}: {seg:?}",
+            seg.ecn
+        );
         assert!(
             seg.len() == 0 || end <= self.offered || probe,
             "{start}..{end} passes the window's edge {}: {seg:?}",

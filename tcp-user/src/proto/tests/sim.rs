@@ -4,6 +4,7 @@ use super::app::{App, Kind};
 use super::client::{self, Client, Outcome};
 use super::link::{Arrival, Faults, Link};
 use super::monitor::{Limits, Monitor};
+use super::network::too_big;
 use super::rng::Rng;
 use super::wire::{self, Path};
 use super::xdp::{Verdict, XdpModel};
@@ -38,8 +39,8 @@ pub(super) struct Peer {
     pub(super) client: Client,
     pub(super) app: App,
     pub(super) monitor: Monitor,
-    up: Link,
-    down: Link,
+    pub(super) up: Link,
+    pub(super) down: Link,
     start: Instant,
     started: bool,
     /// The endpoint heard an RST that the client sent.
@@ -308,7 +309,19 @@ impl Sim {
     fn send_down(&mut self, i: usize, frame: &[u8]) {
         self.say(i, "  <", frame, "");
         let p = &mut self.peers[i];
-        let arrivals = p.down.send(self.now, frame, p.path.link_len());
+        let l3 = p.path.link_len();
+        if let Some(mtu) = p.down.refuse(frame.len() - l3) {
+            if p.down.faults.icmp {
+                let error = Arrival {
+                    at: self.now + p.down.faults.delay,
+                    frame: too_big(&p.path, frame, mtu),
+                    corrupt: false,
+                };
+                self.enqueue(i, To::Server, vec![error]);
+            }
+            return;
+        }
+        let arrivals = p.down.send(self.now, frame, l3);
         self.enqueue(i, To::Client, arrivals);
     }
 

@@ -72,7 +72,7 @@ impl Path {
         match (src.ip(), dst.ip()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 out.extend([0x08, 0x00]);
-                let mut ip = vec![0x45, 0];
+                let mut ip = vec![0x45, segment.ecn];
                 ip.extend((20 + tcp.len() as u16).to_be_bytes());
                 ip.extend([0x12, 0x34, 0x40, 0, 64, 6, 0, 0]);
                 ip.extend(src.octets());
@@ -82,7 +82,7 @@ impl Path {
                 out.extend(ip);
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                out.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+                out.extend([0x86, 0xdd, 0x60, segment.ecn << 4, 0, 0]);
                 out.extend((tcp.len() as u16).to_be_bytes());
                 out.extend([6, 64]);
                 out.extend(src.octets());
@@ -114,6 +114,8 @@ pub(super) struct Segment {
     pub(super) ack: u32,
     pub(super) window: u16,
     pub(super) urgent: u16,
+    /// The ECN field of the IP header.
+    pub(super) ecn: u8,
     pub(super) options: Options,
     /// Octets of the header's options, as received.
     pub(super) options_len: usize,
@@ -230,7 +232,7 @@ pub(super) fn parse(frame: &[u8]) -> Result<Parsed, &'static str> {
         vlan = Some(u16::from_be_bytes(*take(&mut rest)?));
         ether_type = u16::from_be_bytes(*take(&mut rest)?);
     }
-    let (src, dst, tcp): (IpAddr, IpAddr, &[u8]) = match ether_type {
+    let (src, dst, ecn, tcp): (IpAddr, IpAddr, u8, &[u8]) = match ether_type {
         0x0800 => {
             let ip = take::<20>(&mut rest)?;
             if ip[0] != 0x45 {
@@ -252,6 +254,7 @@ pub(super) fn parse(frame: &[u8]) -> Result<Parsed, &'static str> {
             (
                 src.into(),
                 dst.into(),
+                ip[1] & 3,
                 rest.get(..len).ok_or("IPv4 length")?,
             )
         }
@@ -266,6 +269,7 @@ pub(super) fn parse(frame: &[u8]) -> Result<Parsed, &'static str> {
             (
                 src.into(),
                 dst.into(),
+                ip[1] >> 4 & 3,
                 rest.get(..len).ok_or("IPv6 length")?,
             )
         }
@@ -293,6 +297,7 @@ pub(super) fn parse(frame: &[u8]) -> Result<Parsed, &'static str> {
             ack: be32(8),
             window: be16(14),
             urgent: be16(18),
+            ecn,
             options: parse_options(options)?,
             options_len: options.len(),
             data: tcp[header_len..].to_vec(),
@@ -331,7 +336,7 @@ fn parse_options(mut rest: &[u8]) -> Result<Options, &'static str> {
 }
 
 /// RFC 1071, octet by octet.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub(super) fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0u32;
     for part in parts {
         for pair in part.chunks(2) {

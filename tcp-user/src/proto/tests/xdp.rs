@@ -2,6 +2,7 @@
 //! simulation needs it: SYNs are answered without state, and only known flows and
 //! valid cookies pass.
 
+use super::network::{CWR, ECE};
 use super::wire::{ACK, FIN, Options, Parsed, Path, RST, SYN, Segment};
 use crate::proto::Config;
 use std::collections::HashSet;
@@ -28,6 +29,7 @@ pub(super) struct XdpModel {
     mtu: u16,
     window: u16,
     window_scale: u8,
+    ecn: bool,
     /// `xdp.on_invalid_ack`: answer RST, or drop.
     pub(super) rst: bool,
 }
@@ -41,6 +43,7 @@ impl XdpModel {
             mtu: config.mtu,
             window: config.initial_window,
             window_scale: config.window_scale,
+            ecn: config.ecn,
             rst,
         };
         new.rotate(seed);
@@ -84,6 +87,11 @@ impl XdpModel {
             self.flows.insert(flow);
             return Verdict::Redirect;
         }
+        let (irs, len) = (seg.seq.wrapping_sub(1), seg.data.len() as u32);
+        if len > 0 && cookie::is_early(key, &flow, irs, iss, tsecr, len) {
+            // Its first segment is still to come.
+            return Verdict::Drop;
+        }
         if self.rst {
             Verdict::Answer(Segment {
                 flags: RST,
@@ -108,9 +116,15 @@ impl XdpModel {
         };
         let parity = self.secrets.current;
         let key = &self.secrets.keys[parity as usize];
-        let (cookie, agreed) = cookie::make(key, parity, &path.flow(), syn.seq, &offered, false);
+        // RFC 3168 §6.1.1.
+        let ecn = self.ecn && syn.has(ECE) && syn.has(CWR);
+        let (cookie, agreed) = cookie::make(key, parity, &path.flow(), syn.seq, &offered, ecn);
         Segment {
-            flags: SYN | ACK,
+            flags: if agreed.ecn {
+                SYN | ACK | ECE
+            } else {
+                SYN | ACK
+            },
             seq: cookie.iss,
             ack: syn.seq.wrapping_add(1),
             window: self.window,
