@@ -28,6 +28,8 @@ mod path;
 mod policy;
 mod programs;
 mod proxy;
+mod proxy_backends;
+mod proxy_ends;
 mod raw;
 mod scale;
 mod secret;

@@ -58,10 +58,7 @@ impl Program {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let mut program = Self {
-            child,
-            _directory: directory,
-        };
+        let mut program = Self { child, directory };
         let addr: SocketAddr = addr.parse().unwrap();
         let start = Instant::now();
         while namespace
@@ -77,6 +74,24 @@ impl Program {
             std::thread::sleep(Duration::from_millis(10));
         }
         program
+    }
+}
+
+impl Program {
+    /// Kills it and what it started, so that the kernel closes its connections.
+    pub fn kill(self) {
+        let pid = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let kill = |pid: i32| {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        };
+        kill(pid as i32);
+        for child in children.unwrap_or_default().split_whitespace() {
+            kill(child.parse().unwrap());
+        }
     }
 }
 
@@ -116,6 +131,38 @@ pub fn nginx_in(namespace: &Namespace, addr: &str, servers: &str, directory: Dir
     let mut command = program(namespace, "nginx");
     command.args(["-e", &format!("{dir}/error.log"), "-p", &dir, "-c", &path]);
     Program::start(namespace, addr, directory, &mut command)
+}
+
+/// haproxy with these sections, one of which listens at `addr`.
+pub fn haproxy(namespace: &Namespace, addr: &str, sections: &str) -> Program {
+    let directory = Directory::new();
+    let config = format!(
+        "global\n  maxconn 100\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 1m\n  \
+         timeout server 1m\n{sections}\n"
+    );
+    let path = directory.write("haproxy.cfg", config.as_bytes());
+    let mut command = program(namespace, "haproxy");
+    command.args(["-q", "-db", "-f", &path]);
+    Program::start(namespace, addr, directory, &mut command)
+}
+
+/// Redis, nothing kept on disk.
+pub fn redis(namespace: &Namespace, port: u16) -> Program {
+    let directory = Directory::new();
+    // Debian's `redis-tools` has the server, too: it is what it is called.
+    let server = which("redis-server").or_else(|| which("redis-check-rdb"));
+    let link = directory.path().join("redis-server");
+    std::os::unix::fs::symlink(server.expect("redis is not installed"), &link).unwrap();
+    let mut command = namespace.command(&link.display().to_string());
+    let dir = directory.path().display().to_string();
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
+    command.args(["--save", "", "--dir", &dir, "--loglevel", "warning"]);
+    Program::start(
+        namespace,
+        &format!("127.0.0.1:{port}"),
+        directory,
+        &mut command,
+    )
 }
 
 /// What `wrk` says about a run.

@@ -8,6 +8,7 @@ mod frames;
 mod goodput;
 mod ours;
 mod prog_run;
+mod proxy;
 mod report;
 mod server;
 mod streams;
@@ -37,6 +38,8 @@ pub(crate) enum Bench {
     Goodput,
     /// CPU per echo of 64 octets: in the worker, in a tokio task, in one over the kernel's TCP
     Streams,
+    /// Requests through a proxy, beside haproxy in TCP mode and nginx `stream`
+    Proxy,
 }
 
 #[derive(Args)]
@@ -61,7 +64,7 @@ pub(crate) struct Options {
     /// Only floods or only clients among floods, of `syn`
     #[arg(long)]
     part: Option<Part>,
-    /// The same as --part floods --responders native,against,bounce
+    /// The same as --part floods --responders native,against,bounce; of `proxy` only the first load
     #[arg(long, conflicts_with_all = ["responders", "part"])]
     quick: bool,
     /// Another build of tcp-user to flood beside this one
@@ -134,6 +137,9 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     if wanted(Bench::Goodput) {
         let (octets, only) = (options.octets, options.only.as_deref());
         goodput::measure(&programs, options.rounds, octets, &options.losses, only)?;
+    }
+    if wanted(Bench::Proxy) {
+        proxy::measure(&programs, options.rounds, options.quick)?;
     }
     Ok(())
 }

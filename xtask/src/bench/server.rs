@@ -65,6 +65,7 @@ impl Server {
         Ok(server)
     }
 
+    /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }

@@ -38,9 +38,9 @@ pub(super) struct Bed {
 
 /// Who runs where.
 #[derive(Clone, Copy)]
-pub(super) struct Cpus {
-    pub(super) generator: usize,
-    pub(super) responder: usize,
+pub(in crate::bench) struct Cpus {
+    pub(in crate::bench) generator: usize,
+    pub(in crate::bench) responder: usize,
 }
 
 impl Bed {
@@ -139,16 +139,13 @@ impl Bed {
 
     /// The CPU time of the responder's NAPI thread, nanoseconds.
     pub(super) fn responder_cpu(&self) -> Result<u64> {
-        let thread = napi_thread(&self.responder_if)?;
-        let text = fs::read_to_string(format!("/proc/{thread}/schedstat"))?;
-        let time = text.split_whitespace().next();
-        Ok(time.context("an empty schedstat")?.parse()?)
+        napi_cpu(&self.responder_if)
     }
 }
 
 impl Cpus {
     /// Two that share no core, if there are such.
-    fn choose() -> Result<Self> {
+    pub(in crate::bench) fn choose() -> Result<Self> {
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let cpus: Vec<usize> = (0..CpuSet::count())
             .filter(|cpu| allowed.is_set(*cpu).unwrap_or(false))
@@ -168,7 +165,7 @@ impl Cpus {
 }
 
 /// Binds a thread, zero for the calling one, to a CPU.
-pub(super) fn pin(thread: Pid, cpu: usize) -> Result<()> {
+pub(in crate::bench) fn pin(thread: Pid, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu)?;
     sched_setaffinity(thread, &set).with_context(|| format!("cannot bind a thread to CPU {cpu}"))
@@ -184,8 +181,16 @@ fn set_realtime(thread: Pid) -> Result<()> {
     Ok(())
 }
 
+/// The CPU time of an interface's NAPI thread, nanoseconds.
+pub(in crate::bench) fn napi_cpu(interface: &str) -> Result<u64> {
+    let thread = napi_thread(interface)?;
+    let text = fs::read_to_string(format!("/proc/{thread}/schedstat"))?;
+    let time = text.split_whitespace().next();
+    Ok(time.context("an empty schedstat")?.parse()?)
+}
+
 /// The kernel thread `napi/INTERFACE-ID`.
-fn napi_thread(interface: &str) -> Result<Pid> {
+pub(in crate::bench) fn napi_thread(interface: &str) -> Result<Pid> {
     let prefix = format!("napi/{interface}-");
     for entry in fs::read_dir("/proc")? {
         let Ok(pid) = entry?.file_name().to_string_lossy().parse::<i32>() else {

@@ -8,7 +8,7 @@
 //! Where the responder is faster than the generator, its thread sleeps between batches, and waking up
 //! is part of what a SYN costs it.
 
-mod bed;
+pub(super) mod bed;
 mod clients;
 mod flood;
 mod responder;
