@@ -6,6 +6,7 @@ use crate::control::loader::Mode;
 use crate::control::metrics::Address;
 use crate::control::sources::Prefix;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +45,9 @@ pub enum Command {
     /// Check a configuration file, print the default one, or let a running server read its own again
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Show the backends of proxied listens, or take one out of use and back
+    #[command(subcommand)]
+    Backend(BackendCommand),
     /// Print completions for a shell, to be put where it looks for them
     Completions {
         /// The shell
@@ -203,6 +207,28 @@ pub enum ConfigCommand {
     Default,
     /// Let a running server read its configuration again, as SIGHUP does
     Reload(Client),
+}
+
+/// `tcp-user backend`
+#[derive(Debug, Subcommand)]
+pub enum BackendCommand {
+    /// Print the backends, whether they are up, and their connections
+    List(Client),
+    /// Give a backend no new connections; those that it has go on
+    Drain(Backend),
+    /// Give it connections again
+    Use(Backend),
+}
+
+/// Which backend.
+#[derive(Debug, Args)]
+pub struct Backend {
+    /// The backend's address and port
+    #[arg(value_name = "ADDR:PORT")]
+    pub addr: SocketAddr,
+    /// Which server, and how to print
+    #[command(flatten)]
+    pub client: Client,
 }
 
 /// `tcp-user secret`

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 use tcp_user::cli::{
-    self, Cli, Command, ConfigCommand, ListenCommand, SecretCommand, Source, SourcesCommand,
+    self, BackendCommand, Cli, Command, ConfigCommand, ListenCommand, SecretCommand, Source,
+    SourcesCommand,
 };
 use tcp_user::control::client::{self, Output};
 use tcp_user::control::config::{self, Config};
@@ -138,6 +139,15 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Sources(SourcesCommand::Allow(s)) => source(&s, To::Allow),
         Command::Sources(SourcesCommand::Deny(s)) => source(&s, To::Deny),
         Command::Sources(SourcesCommand::Remove(s)) => source(&s, To::Nowhere),
+        Command::Backend(BackendCommand::List(c)) => ask(&c, &Request::Backends),
+        Command::Backend(BackendCommand::Drain(b)) => {
+            let (addr, drain) = (b.addr, true);
+            ask(&b.client, &Request::Backend { addr, drain })
+        }
+        Command::Backend(BackendCommand::Use(b)) => {
+            let (addr, drain) = (b.addr, false);
+            ask(&b.client, &Request::Backend { addr, drain })
+        }
         Command::Config(ConfigCommand::Check { file, set }) => {
             let found = Config::check_file(&file, &set)?;
             println!(

@@ -7,6 +7,7 @@ use super::draw::Drawing;
 use super::filter::Filter;
 use super::ladder::Ladder;
 use super::listen::Place;
+use super::proxied::Proxied;
 use super::rates::Rates;
 use super::records::{Greeting, ListenStats, Refusal, Reloaded, Request, Segment, Stats, VERSION};
 use super::server::{self, DIRECTORY};
@@ -142,6 +143,10 @@ pub fn run(control: Option<&Path>, request: &Request, output: Output) -> Result<
             | Request::Policy { .. }
             | Request::Add { .. }
             | Request::Remove { .. } => text::listens(&serde_json::from_str::<Vec<_>>(&line)?),
+            Request::Backends | Request::Backend { .. } => {
+                let all: Vec<Proxied> = serde_json::from_str(&line)?;
+                all.iter().map(ToString::to_string).collect()
+            }
             Request::Secret | Request::Rotate => text::secret(&serde_json::from_str(&line)?),
             Request::Reload => {
                 let reloaded: Reloaded = serde_json::from_str(&line)?;

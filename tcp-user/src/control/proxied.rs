@@ -1,8 +1,8 @@
 //! What `stats` says of proxied connections.
 
-use crate::app::proxy::Pool;
 #[cfg(doc)]
 use crate::app::proxy::pool::Outcome;
+use crate::app::proxy::{Pool, Pools};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,8 +30,11 @@ pub struct Proxied {
 pub struct Backend {
     /// Where it is.
     pub addr: SocketAddr,
-    /// Whether connections go there.
+    /// Whether it answers, as far as is known.
     pub up: bool,
+    /// It gets no new connections: `tcp-user backend drain`.
+    #[serde(default)]
+    pub draining: bool,
     /// Connections open or being opened.
     pub active: usize,
     /// Connections that came about.
@@ -57,6 +60,7 @@ impl Proxied {
                 .map(|info| Backend {
                     addr: info.addr,
                     up: info.up,
+                    draining: info.draining,
                     active: info.active,
                     connected: info.connected,
                     failed: info.failed,
@@ -64,6 +68,23 @@ impl Proxied {
                 .collect(),
         }
     }
+}
+
+/// All listens that are proxied.
+pub fn all(pools: &Pools) -> Vec<Proxied> {
+    pools.list().iter().map(|pool| Proxied::new(pool)).collect()
+}
+
+/// `tcp-user backend drain` and `use`, for every listen that has the backend. The error is
+/// one line.
+pub fn drain(pools: &Pools, addr: SocketAddr, on: bool) -> Result<Vec<Proxied>, String> {
+    // Each of them, not the first.
+    let found = pools.list().iter().filter(|p| p.drain(addr, on)).count();
+    if found == 0 {
+        return Err(format!("{addr} is no backend of any listen"));
+    }
+    tracing::info!(backend = %addr, draining = on, "backend");
+    Ok(all(pools))
 }
 
 /// As `stats` prints it.
@@ -85,9 +106,10 @@ impl fmt::Display for Proxied {
         for backend in &self.backends {
             writeln!(
                 f,
-                "    {} {}: {} open, {} connected, {} failed",
+                "    {} {}{}: {} open, {} connected, {} failed",
                 backend.addr,
                 if backend.up { "up" } else { "down" },
+                if backend.draining { ", draining" } else { "" },
                 backend.active,
                 backend.connected,
                 backend.failed,
@@ -112,6 +134,7 @@ mod tests {
             backends: vec![Backend {
                 addr: ([10, 0, 0, 1], 1).into(),
                 up: false,
+                draining: true,
                 active: 4,
                 connected: 7,
                 failed: 2,
@@ -121,7 +144,7 @@ mod tests {
             proxied.to_string(),
             "proxy to a:1: 7 accepted, 4 open, 10 octets to backends, 20 to clients\n    \
              \u{20}          3  done\n    \
-             10.0.0.1:1 down: 4 open, 7 connected, 2 failed\n"
+             10.0.0.1:1 down, draining: 4 open, 7 connected, 2 failed\n"
         );
     }
 }

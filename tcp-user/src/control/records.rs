@@ -108,6 +108,16 @@ pub enum Request {
         #[serde(default)]
         places: Vec<String>,
     },
+    /// Answered with a list of [`Proxied`]s.
+    Backends,
+    /// Lets the connections to a backend end, or uses it again; answered as
+    /// [`Self::Backends`].
+    Backend {
+        /// Its address.
+        addr: SocketAddr,
+        /// No new connections.
+        drain: bool,
+    },
     /// Answered with a list of [`ListenInfo`]s.
     Listens,
     /// Gives a place another policy; answered as [`Self::Listens`].

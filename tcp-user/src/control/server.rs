@@ -5,7 +5,7 @@ use super::filter::{Filter, Sort};
 use super::listen::{self, Place};
 use super::loader::Counters;
 use super::orders::{Desk, Order};
-use super::proxied::Proxied;
+use super::proxied;
 use super::records::{self, Connection, Greeting, Refusal, Request, Stats};
 use super::sources::Change;
 use super::trace::Hub;
@@ -174,6 +174,10 @@ fn answer(client: &UnixStream, sources: &Sources) -> io::Result<()> {
                     .and_then(|places| sources.desk.order(|answer| Order::Drain(places, answer)));
                 reply(client, done)?;
             }
+            Ok(Request::Backends) => send(client, &proxied::all(&sources.pools))?,
+            Ok(Request::Backend { addr, drain }) => {
+                reply(client, proxied::drain(&sources.pools, addr, drain))?;
+            }
             Ok(Request::Listens) => reply(client, sources.desk.order(Order::Listens))?,
             Ok(Request::Policy { place, policy }) => {
                 let done = place.parse().and_then(|place| {
@@ -302,12 +306,7 @@ pub fn stats(sources: &Sources) -> Stats {
     // None while the server stops.
     let listens = sources.desk.order(Order::Listens).unwrap_or_default();
     stats.listens = records::listen_stats(listens, &census);
-    stats.proxies = sources
-        .pools
-        .list()
-        .iter()
-        .map(|p| Proxied::new(p))
-        .collect();
+    stats.proxies = proxied::all(&sources.pools);
     stats
 }
 

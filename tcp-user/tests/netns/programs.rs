@@ -58,7 +58,10 @@ impl Program {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let mut program = Self { child, directory };
+        let mut program = Self {
+            child,
+            _directory: directory,
+        };
         let addr: SocketAddr = addr.parse().unwrap();
         let start = Instant::now();
         while namespace

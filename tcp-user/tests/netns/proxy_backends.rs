@@ -1,6 +1,6 @@
 //! Several backends: who gets a connection, and who is left out.
 
-use crate::lab::{Lab, V4};
+use crate::lab::{Lab, V4, read_all};
 use crate::programs::nginx;
 use crate::proxy::{curl, proxy, serve};
 use std::collections::BTreeMap;
@@ -106,6 +106,41 @@ fn a_dead_backend_is_left_out_and_comes_back() {
     let _again = nginx(&lab.server, "127.0.0.1:8082", &says(8082));
     wait_for("up", || up() == [true; 3]);
     assert_eq!(answers(&lab, 6).len(), 3);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_backend_that_drains_keeps_its_connections_and_gets_no_new_ones() {
+    let lab = Lab::new();
+    let servers: String = [8081, 8082].map(says).concat();
+    let _nginx = nginx(&lab.server, "127.0.0.1:8081", &servers);
+    let server = serve(&lab, "127.0.0.1:8081,127.0.0.1:8082", &[]);
+    // The first in turn is the first backend.
+    let mut open = lab.connect(&format!("{V4}:80"));
+    wait_for("open", || proxy(&server).backends[0].active == 1);
+    let text = server.client("backend", &["drain", "127.0.0.1:8081"]);
+    assert!(
+        text.contains("127.0.0.1:8081 up, draining: 1 open"),
+        "{text}"
+    );
+    assert_eq!(answers(&lab, 4), counts(&[("8082", 4)]));
+    let close = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    open.write_all(close).unwrap();
+    assert!(read_all(&open).ends_with(b"8081"));
+    drop(open);
+    wait_for("drained", || proxy(&server).backends[0].active == 0);
+    server.client("backend", &["use", "127.0.0.1:8081"]);
+    assert_eq!(answers(&lab, 4).len(), 2);
+    let args = [
+        "backend",
+        "drain",
+        "127.0.0.1:9",
+        "--control",
+        &server.control,
+    ];
+    let (code, text) = lab.refused(&args);
+    assert_eq!(code, Some(2));
+    assert!(text.contains("127.0.0.1:9 is no backend"), "{text}");
 }
 
 #[test]

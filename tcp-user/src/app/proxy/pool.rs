@@ -125,6 +125,7 @@ impl Outcome {
 pub struct Backend {
     addr: SocketAddr,
     up: AtomicBool,
+    draining: AtomicBool,
     /// Good results in a row, or bad ones below zero.
     streak: AtomicI32,
     active: AtomicUsize,
@@ -137,6 +138,7 @@ impl Backend {
         Self {
             addr,
             up: AtomicBool::new(true),
+            draining: AtomicBool::new(false),
             streak: AtomicI32::new(0),
             active: AtomicUsize::new(0),
             connected: AtomicU64::new(0),
@@ -149,9 +151,14 @@ impl Backend {
         self.addr
     }
 
-    /// Whether connections go there.
+    /// Whether it answers, as far as is known.
     pub fn is_up(&self) -> bool {
         self.up.load(Relaxed)
+    }
+
+    /// Whether connections go there.
+    fn is_usable(&self) -> bool {
+        self.is_up() && !self.draining.load(Relaxed)
     }
 
     /// The result of a check.
@@ -218,8 +225,10 @@ impl Drop for Lease {
 pub struct BackendInfo {
     /// Where it is.
     pub addr: SocketAddr,
-    /// Whether connections go there.
+    /// Whether it answers, as far as is known.
     pub up: bool,
+    /// An operator lets its connections end.
+    pub draining: bool,
     /// Connections open or being opened.
     pub active: usize,
     /// Connections that came about.
@@ -334,6 +343,17 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner) = new.into();
     }
 
+    /// From now on a backend gets no new connections, or gets them again; those that it has
+    /// go on. False if it is none of these.
+    pub fn drain(&self, addr: SocketAddr, on: bool) -> bool {
+        let backends = self.backends();
+        let found = backends.iter().find(|b| b.addr == addr);
+        if let Some(backend) = found {
+            backend.draining.store(on, Relaxed);
+        }
+        found.is_some()
+    }
+
     /// All of them.
     pub(super) fn backends(&self) -> Backends {
         let backends = self.backends.read();
@@ -348,7 +368,7 @@ impl Pool {
     /// Chooses a backend, another one than `not` if there is one that is up.
     pub(super) fn choose(&self, not: Option<SocketAddr>) -> Option<Lease> {
         let backends = self.backends();
-        let usable = |b: &&Arc<Backend>| b.is_up() && Some(b.addr) != not;
+        let usable = |b: &&Arc<Backend>| b.is_usable() && Some(b.addr) != not;
         let count = backends.iter().filter(usable).count();
         if count == 0 {
             return None;
@@ -407,6 +427,7 @@ impl Pool {
         let info = |b: &Arc<Backend>| BackendInfo {
             addr: b.addr,
             up: b.is_up(),
+            draining: b.draining.load(Relaxed),
             active: b.active.load(Relaxed),
             connected: b.connected.load(Relaxed),
             failed: b.failed.load(Relaxed),
@@ -499,6 +520,22 @@ mod tests {
         backend.checked(true, &settings);
         assert!(backend.is_up());
         assert_eq!(pool.infos()[0].failed, 5);
+    }
+
+    #[test]
+    fn a_backend_that_drains_keeps_what_it_has() {
+        let pool = pool("10.0.0.1:1,10.0.0.1:2", &Settings::default());
+        let first = pool.choose(None).expect("up");
+        assert!(pool.drain(first.addr(), true));
+        assert!(!ports(&pool, 4).contains(&first.addr().port()));
+        assert_eq!(
+            (pool.infos()[0].active, pool.infos()[0].draining),
+            (1, true)
+        );
+        assert!(pool.drain(first.addr(), false));
+        assert_eq!(ports(&pool, 4).len(), 4);
+        assert!(ports(&pool, 4).contains(&first.addr().port()));
+        assert!(!pool.drain("10.0.0.1:3".parse().expect("literal"), true));
     }
 
     #[test]
