@@ -19,6 +19,40 @@
 //! Imports follow the same line and never run back: [`app`] → [`net`] → [`dataplane`] →
 //! [`proto`] → `tcp-common`; [`control`] puts the parts together and is imported by none.
 //!
+//! # In another program
+//!
+//! [`Server`] is the whole of it on an interface; its connections are accepted as with
+//! `tokio::net`:
+//!
+//! ```no_run
+//! use tcp_user::Server;
+//! use tcp_user::net::TcpListener;
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! #[tokio::main]
+//! async fn main() -> anyhow::Result<()> {
+//!     // As root, or with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW.
+//!     let server = Server::builder("eth0").start()?;
+//!     let listener = TcpListener::bind(server.stack(), "192.0.2.2:7").await?;
+//!     loop {
+//!         let (mut stream, peer) = listener.accept().await?;
+//!         tokio::spawn(async move {
+//!             let mut piece = vec![0; 16 << 10];
+//!             loop {
+//!                 match stream.read(&mut piece).await {
+//!                     Ok(0) => return stream.shutdown().await,
+//!                     Ok(octets) => stream.write_all(&piece[..octets]).await?,
+//!                     Err(error) => {
+//!                         eprintln!("{peer}: {error}");
+//!                         return Err(error);
+//!                     }
+//!                 }
+//!             }
+//!         });
+//!     }
+//! }
+//! ```
+//!
 //! # The rooms
 //!
 //! - [`proto`] is the TCP engine, sans-IO: bytes, [`Instant`](proto::Instant)s and a seed
@@ -63,6 +97,12 @@
 //! one epoll descriptor per worker stands for all of them in the `ppoll` in which the worker
 //! sleeps. What comes from a client is written to its backend in the same turn, without a thread,
 //! a task or a channel in between: [`app::proxy`].
+//!
+//! **A stream is two buffers and a ready list.** Tasks run on threads of their own, so a
+//! [`net::TcpStream`] shares two bounded buffers with its worker, and the engine stays the
+//! worker's. Data is copied once more than in a worker's app, and a task is woken across threads,
+//! which together cost about as much as the engine itself; what runs on every segment of a busy
+//! server is better off as an app. [`net`] has the details.
 //!
 //! **Frames stay where they are.** The engine reads received frames in the UMEM and
 //! writes those to send into it. A frame is back on the fill ring as soon as the engine

@@ -89,7 +89,7 @@ impl Listener for tokio::net::TcpListener {
 
 /// Prints the line that tells whoever started this that it serves.
 pub fn ready(text: &str) {
-    println!("ready {text}");
+    println!("{text}");
 }
 
 /// Our stack on the interface.
@@ -123,7 +123,7 @@ macro_rules! serve {
         if args.kernel {
             let $listener = tokio::net::TcpListener::bind(args.listen).await?;
             let task = tokio::spawn($task);
-            $crate::common::ready("kernel");
+            $crate::common::ready("ready kernel");
             $crate::common::stopped().await?;
             task.abort();
         } else {
