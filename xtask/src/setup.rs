@@ -46,6 +46,8 @@ const TEST_TOOLS: &[Tool] = &[
     ("iperf3", "iperf3"),
     ("wrk", "wrk"),
     ("nginx", "nginx"),
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
     (
         "/usr/lib/nginx/modules/ngx_stream_module.so",
         "libnginx-mod-stream",
@@ -59,8 +61,12 @@ const TEST_TOOLS: &[Tool] = &[
     ("setpriv", "util-linux"),
 ];
 
-/// Packages that start a service, which nobody has asked for.
-const DAEMONS: &[&str] = &["nginx", "haproxy"];
+/// Packages that start a service, which nobody has asked for, and the service's name.
+const DAEMONS: &[(&str, &str)] = &[
+    ("nginx", "nginx"),
+    ("haproxy", "haproxy"),
+    ("openssh-server", "ssh"),
+];
 /// Debian asks this program whether a service may start.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -180,8 +186,8 @@ impl Setup {
 
     /// Runs an installation so that no service of these packages starts, now or later.
     fn without_services(&self, name: &str, packages: &[&str], install: &mut Command) -> Result<()> {
-        let daemons = packages.iter().filter(|name| DAEMONS.contains(name));
-        let daemons: Vec<_> = daemons.copied().collect();
+        let daemons = DAEMONS.iter().filter(|(name, _)| packages.contains(name));
+        let daemons: Vec<_> = daemons.map(|(_, service)| *service).collect();
         if daemons.is_empty() {
             return self.run(name, install);
         }

@@ -35,4 +35,5 @@ mod scale;
 mod secret;
 mod shield;
 mod streams;
+mod shield_servers;
 mod vanish;

@@ -1,17 +1,22 @@
 //! Listeners of the kernel's own TCP behind the shield.
 
+use crate::frames::Spec;
 use crate::lab::{Lab, Server, V4, V6, noise};
+use crate::raw::{Random, Template, Wire};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A process in the server's namespace; killed when dropped.
-struct Process(Child);
+pub struct Process(pub Child);
 
 impl Process {
-    fn start(lab: &Lab, program: &str, args: &[&str]) -> Self {
+    pub fn start(lab: &Lab, program: &str, args: &[&str]) -> Self {
         let mut command = lab.server.command(program);
         command.args(args).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -19,7 +24,7 @@ impl Process {
     }
 
     /// Python's web server on every address of a port, serving this crate's sources.
-    fn python(lab: &Lab, port: u16) -> Self {
+    pub fn python(lab: &Lab, port: u16) -> Self {
         let directory = env!("CARGO_MANIFEST_DIR");
         let port_text = port.to_string();
         let args = ["-m", "http.server", "-b", "::", "-d", directory, &port_text];
@@ -36,7 +41,52 @@ impl Drop for Process {
     }
 }
 
-fn wait_for_listener(lab: &Lab, port: u16) {
+/// Spoofed frames to a port, as many as go, until dropped; for half a minute at most.
+pub struct Flood {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flood {
+    pub fn syns(lab: &Lab, port: u16) -> Self {
+        Self::start(lab, &Spec::syn("192.0.2.1:1", &format!("{V4}:{port}")))
+    }
+
+    pub fn acks(lab: &Lab, port: u16) -> Self {
+        let to = format!("{V4}:{port}");
+        Self::start(lab, &Spec::ack("192.0.2.1:1", &to, 1, 1))
+    }
+
+    fn start(lab: &Lab, spec: &Spec) -> Self {
+        let wire = Wire::new(lab);
+        let mut template = Template::new(spec);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let (mut random, start) = (Random::new(7), Instant::now());
+            while !stopped.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(30) {
+                for _ in 0..256 {
+                    wire.send(template.spoof(&mut random));
+                }
+            }
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+pub fn wait_for_listener(lab: &Lab, port: u16) {
     let start = Instant::now();
     let filter = format!("sport = :{port}");
     while !lab
@@ -50,19 +100,19 @@ fn wait_for_listener(lab: &Lab, port: u16) {
     }
 }
 
-fn sysctl(lab: &Lab, name: &str) -> String {
+pub fn sysctl(lab: &Lab, name: &str) -> String {
     let path = format!("/proc/sys/net/ipv4/{name}");
     lab.server.run("cat", &[&path]).unwrap().trim().to_owned()
 }
 
-fn curl(lab: &Lab, url: &str) -> String {
+pub fn curl(lab: &Lab, url: &str) -> String {
     lab.client
         .run("curl", &["-gsS", "--max-time", "10", url])
         .unwrap()
 }
 
 /// What `ss -ti` says of the server's connections on a port.
-fn connections(lab: &Lab, port: u16) -> String {
+pub fn connections(lab: &Lab, port: u16) -> String {
     let filter = format!("sport = :{port}");
     lab.server
         .run("ss", &["-HtioOn", "state", "established", &filter])
@@ -70,7 +120,7 @@ fn connections(lab: &Lab, port: u16) -> String {
 }
 
 /// The counter, once it is at least `least`.
-fn counted(server: &Server, counter: &str, least: u64) -> u64 {
+pub fn counted(server: &Server, counter: &str, least: u64) -> u64 {
     let start = Instant::now();
     loop {
         let count = server.stats().xdp[counter];
@@ -217,4 +267,167 @@ fn window_scale_and_sack_are_what_the_kernel_uses() {
         }
     }
     assert_eq!(server.stats().xdp["rst_bad_cookie"], 0);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn with_timestamps_1_no_options_are_offered_and_nothing_is_changed() {
+    let lab = Lab::new();
+    lab.server.sysctl("ipv4/tcp_syncookies", "2").unwrap();
+    lab.server.sysctl("ipv4/tcp_timestamps", "1").unwrap();
+    let at: SocketAddr = "[::]:9000".parse().unwrap();
+    let listener = lab.server.enter(|| TcpListener::bind(at).unwrap()).unwrap();
+    let server = lab.run(&["--listen", "*:9000=kernel"]);
+    assert!(server.ready.ends_with(" shield=no-options"));
+    for host in [V4.to_owned(), format!("[{V6}]")] {
+        let (client, accepted) = pair(&lab, &listener, &format!("{host}:9000"));
+        let info = connections(&lab, 9000);
+        for option in [" ts", " sack", "wscale"] {
+            assert!(!info.contains(option), "{info}");
+        }
+        exchange(&client, &accepted);
+    }
+    assert_eq!(server.stats().xdp["syn_ack_kernel"], 2);
+    assert_eq!(sysctl(&lab, "tcp_timestamps"), "1");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn listeners_come_go_and_move() {
+    let lab = Lab::new();
+    let server = lab.run(&["--listen", "*:8000=kernel", "--tune"]);
+    let url = format!("http://{V4}:8000/Cargo.toml");
+    let refused = || {
+        let start = Instant::now();
+        let to = format!("{V4}:8000");
+        let error = lab.try_connect(&to, Duration::from_secs(5)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert!(start.elapsed() < Duration::from_secs(1), "at once");
+    };
+    refused();
+    assert_eq!(server.stats().xdp["rst_no_listener"], 1);
+    for _ in 0..2 {
+        let python = Process::python(&lab, 8000);
+        // At first the kernel answers, then we do.
+        let start = Instant::now();
+        let before = server.stats().xdp["syn_ack_kernel"];
+        while server.stats().xdp["syn_ack_kernel"] == before {
+            assert!(start.elapsed() < Duration::from_secs(5));
+            assert!(curl(&lab, &url).contains("tcp-user"));
+        }
+        drop(python);
+        refused();
+    }
+    // Two processes' worth of sockets on one port, and one on the address alone.
+    let bind = |at: &str| -> TcpListener {
+        let at: SocketAddr = at.parse().unwrap();
+        let listen = || {
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_reuse_port(true).unwrap();
+            socket.bind(&at.into()).unwrap();
+            socket.listen(64).unwrap();
+            socket.into()
+        };
+        lab.server.enter(listen).unwrap()
+    };
+    let group = [bind("0.0.0.0:8000"), bind("0.0.0.0:8000")];
+    std::thread::sleep(Duration::from_millis(1500));
+    let before = server.stats().xdp["syn_ack_kernel"];
+    let clients: Vec<TcpStream> = (0..32)
+        .map(|_| lab.connect(&format!("{V4}:8000")))
+        .collect();
+    assert_eq!(server.stats().xdp["syn_ack_kernel"], before + 32);
+    let accepted = group.each_ref().map(|listener| {
+        listener.set_nonblocking(true).unwrap();
+        std::iter::from_fn(|| listener.accept().ok()).count()
+    });
+    assert_eq!(accepted.iter().sum::<usize>(), 32);
+    assert!(accepted.iter().all(|n| *n > 0), "{accepted:?}");
+    drop((clients, group));
+    let exact = bind(&format!("{V4}:8000"));
+    std::thread::sleep(Duration::from_millis(1500));
+    let _both = pair(&lab, &exact, &format!("{V4}:8000"));
+    assert_eq!(server.stats().xdp["syn_ack_kernel"], before + 33);
+    assert_eq!(server.stats().xdp["rst_bad_cookie"], 0);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn connections_outlive_a_killed_shield_and_the_next_one_sets_the_sysctls_back() {
+    let lab = Lab::new();
+    lab.server.sysctl("ipv4/tcp_syncookies", "1").unwrap();
+    lab.server.sysctl("ipv4/tcp_timestamps", "1").unwrap();
+    let at: SocketAddr = "[::]:9000".parse().unwrap();
+    let listener = lab.server.enter(|| TcpListener::bind(at).unwrap()).unwrap();
+    let args = ["--listen", "*:9000=kernel", "--tune"];
+    let mut server = lab.run(&args);
+    let (client, accepted) = pair(&lab, &listener, &format!("{V4}:9000"));
+    assert_eq!(server.stats().xdp["syn_ack_kernel"], 1);
+    server.signal(Signal::SIGKILL);
+    server.wait(Duration::from_secs(5)).unwrap();
+    exchange(&client, &accepted);
+    assert_eq!(sysctl(&lab, "tcp_syncookies"), "2");
+    let _plain = pair(&lab, &listener, &format!("{V4}:9000"));
+
+    let mut server = lab.run(&args);
+    exchange(&client, &accepted);
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait(Duration::from_secs(10)).unwrap().success());
+    assert_eq!(sysctl(&lab, "tcp_syncookies"), "1");
+    assert_eq!(sysctl(&lab, "tcp_timestamps"), "1");
+    exchange(&client, &accepted);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn policies_of_a_kernel_listen_change_while_it_runs() {
+    let lab = Lab::new();
+    let _python = Process::python(&lab, 8000);
+    let server = lab.run(&["--listen", "*:8000=kernel", "--tune"]);
+    let url = format!("http://{V4}:8000/Cargo.toml");
+    let counted = |counter: &str| server.stats().xdp[counter];
+    for (policy, counter) in [
+        ("observe", "pass_observed_syn"),
+        ("off", "pass_not_served"),
+        ("cookie", "syn_ack_kernel"),
+        ("adaptive", "pass_kernel_syn"),
+    ] {
+        server.client("listen", &["policy", "*:8000", policy]);
+        let before = counted(counter);
+        assert!(curl(&lab, &url).contains("tcp-user"));
+        assert!(counted(counter) > before, "{policy}");
+    }
+    assert_eq!(counted("syn_ack_kernel"), 1);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn adaptive_answers_in_a_flood_and_not_before_or_after() {
+    let lab = Lab::new();
+    let _python = Process::python(&lab, 8000);
+    let listen = ["--listen", "*:8000=kernel@adaptive", "--tune"];
+    let server = lab.run(&[&listen[..], &["--set", "xdp.adaptive_rate=500"]].concat());
+    let url = format!("http://{V4}:8000/Cargo.toml");
+    let answered = || server.stats().xdp["syn_ack_kernel"];
+    assert!(curl(&lab, &url).contains("tcp-user"));
+    assert_eq!(answered(), 0);
+    assert_eq!(sysctl(&lab, "tcp_syncookies"), "1");
+    {
+        let _flood = Flood::syns(&lab, 8000);
+        counted(&server, "syn_ack_kernel", 10_000);
+        let start = Instant::now();
+        while sysctl(&lab, "tcp_syncookies") != "2" {
+            assert!(start.elapsed() < Duration::from_secs(5));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        for _ in 0..20 {
+            assert!(curl(&lab, &url).contains("tcp-user"));
+        }
+    }
+    let start = Instant::now();
+    while sysctl(&lab, "tcp_syncookies") != "1" {
+        assert!(start.elapsed() < Duration::from_secs(20), "it is over");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }

@@ -39,10 +39,12 @@ pub(crate) enum Responder {
     Cookies,
     /// nftables' SYNPROXY in front of a kernel listener
     Synproxy,
+    /// The kernel's listener behind our XDP program
+    Shield,
 }
 
 impl Responder {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Native,
         Self::Against,
         Self::Generic,
@@ -50,6 +52,7 @@ impl Responder {
         Self::Drop,
         Self::Cookies,
         Self::Synproxy,
+        Self::Shield,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -61,6 +64,7 @@ impl Responder {
             Self::Drop => "XDP_DROP",
             Self::Cookies => "kernel, tcp_syncookies=2",
             Self::Synproxy => "kernel, nft SYNPROXY",
+            Self::Shield => "kernel, behind tcp-xdp",
         }
     }
 
@@ -93,6 +97,16 @@ impl Responder {
                     synproxy: None,
                 })
             }
+            Self::Shield => {
+                let listener = Echo::start(bed)?;
+                let listen = format!("*:{PORT}=kernel");
+                let args = ["--mode", "native", "--tune", "--listen", &listen];
+                let interface = &bed.responder_if;
+                Ok(Running::Shield {
+                    server: Server::start(&bed.responder, &programs.server, interface, &args)?,
+                    listener,
+                })
+            }
             Self::Synproxy => {
                 bed.responder.sysctl("ipv4/tcp_syncookies", "1")?;
                 Ok(Running::Kernel {
@@ -114,6 +128,10 @@ pub(super) enum Running<'a> {
     Kernel {
         listener: Echo,
         synproxy: Option<Synproxy<'a>>,
+    },
+    Shield {
+        server: Server,
+        listener: Echo,
     },
 }
 

@@ -122,6 +122,18 @@ fn flood_goals(rows: &[Row]) -> Vec<Goal> {
             .find(|row| row.responder == responder && row.shape == shape)
     };
     let mut goals = Vec::new();
+    if let (Some(shield), Some(bare)) = (
+        find(Responder::Shield, Shape::Options),
+        find(Responder::Cookies, Shape::Options),
+    ) {
+        let times = shield.over(bare, |w| w.answered);
+        goals.push(Goal {
+            what: "SYN-ACKs per second behind tcp-xdp: at least 4 times the bare listener's"
+                .to_owned(),
+            got: format!("{times:.1}"),
+            met: times >= 4.0,
+        });
+    }
     let Some(ours) = find(Responder::Native, Shape::Options) else {
         return goals;
     };
@@ -164,11 +176,14 @@ fn flood_goals(rows: &[Row]) -> Vec<Goal> {
 }
 
 fn client_goals(crowds: &[Crowd]) -> Vec<Goal> {
-    let ours = || {
-        crowds
-            .iter()
-            .filter(|crowd| crowd.responder == Responder::Native)
-    };
+    let ours = [Responder::Native, Responder::Shield];
+    let goals = ours.map(|responder| client_goals_of(crowds, responder));
+    goals.into_iter().flatten().collect()
+}
+
+fn client_goals_of(crowds: &[Crowd], responder: Responder) -> Vec<Goal> {
+    let ours = || crowds.iter().filter(|crowd| crowd.responder == responder);
+    let name = responder.name();
     let Some(quiet) = ours().find(|crowd| crowd.rate == Some(0)) else {
         return Vec::new();
     };
@@ -181,14 +196,14 @@ fn client_goals(crowds: &[Crowd]) -> Vec<Goal> {
         if let Some(rate) = crowd.rate {
             return Goal {
                 what: format!(
-                    "clients at {rate}/s, {flood}: all, p99 at most 3 times the quiet one"
+                    "{name}: clients at {rate}/s, {flood}: all, p99 at most 3 times the quiet one"
                 ),
                 met: outcome.succeeded == outcome.tried && times <= 3.0,
                 got,
             };
         }
         Goal {
-            what: format!("clients in as much as there can be, {flood}: at least 99.9 %"),
+            what: format!("{name}: clients in as much as there can be, {flood}: at least 99.9 %"),
             met: part >= 0.999,
             got,
         }

@@ -1,0 +1,168 @@
+//! Servers and clients that people use, with the shield between them, in floods.
+
+use crate::lab::{Lab, V4, V6};
+use crate::shield::{Flood, Process, connections, counted, curl, wait_for_listener};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A directory of the test's own; removed when dropped.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(lab: &Lab) -> Self {
+        let path = Path::new("/tmp").join(lab.server.name());
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.0.join(name), text).unwrap();
+        self.path(name)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn nginx(lab: &Lab, directory: &Directory) -> Process {
+    let root = directory.path("");
+    directory.write("big", &"tcp-xdp ".repeat(1 << 17));
+    let configuration = directory.write(
+        "nginx.conf",
+        &format!(
+            "daemon off; pid {root}/pid; error_log {root}/error; worker_processes 2;
+             events {{ worker_connections 512; }}
+             http {{ access_log off; client_body_temp_path {root}/b; proxy_temp_path {root}/p;
+                     fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;
+                     server {{ listen 80 reuseport backlog=4096; listen [::]:80 reuseport backlog=4096;
+                               location / {{ root {root}; }} }} }}"
+        ),
+    );
+    // Its workers run as another user.
+    std::fs::set_permissions(&directory.0, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let process = Process::start(lab, "nginx", &["-c", &configuration]);
+    wait_for_listener(lab, 80);
+    process
+}
+
+/// A server that speaks first.
+fn sshd(lab: &Lab, directory: &Directory) -> Process {
+    for key in ["host", "user"] {
+        let status = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f", &directory.path(key)])
+            .status();
+        assert!(status.unwrap().success());
+    }
+    std::fs::create_dir_all("/run/sshd").unwrap();
+    let configuration = directory.write(
+        "sshd_config",
+        &format!(
+            "HostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
+             PermitRootLogin yes\nMaxStartups 100\n",
+            directory.path("host"),
+            directory.path("user.pub"),
+        ),
+    );
+    let process = Process::start(
+        lab,
+        "/usr/sbin/sshd",
+        &["-D", "-p", "2222", "-f", &configuration],
+    );
+    wait_for_listener(lab, 2222);
+    process
+}
+
+fn ssh(lab: &Lab, directory: &Directory, host: &str) -> String {
+    let key = directory.path("user");
+    let options = [
+        "-F/dev/null",
+        "-oBatchMode=yes",
+        "-oStrictHostKeyChecking=no",
+        "-oUserKnownHostsFile=/dev/null",
+        "-oLogLevel=ERROR",
+        "-oConnectTimeout=10",
+        "-p2222",
+    ];
+    let user = format!("root@{host}");
+    let args = [&options[..], &["-i", &key, &user, "echo over ssh"]].concat();
+    lab.client.run("ssh", &args).unwrap()
+}
+
+/// Every client of each server, over both families; none may see an error.
+fn use_all(lab: &Lab, directory: &Directory) {
+    for host in [V4.to_owned(), format!("[{V6}]")] {
+        for _ in 0..20 {
+            assert_eq!(curl(lab, &format!("http://{host}/big")).len(), 1 << 20);
+        }
+        let url = format!("http://{host}/sshd_config");
+        let args = ["-t1", "-c16", "-d1s", "-H", "Connection: close", &url];
+        let said = lab.client.run("wrk", &args).unwrap();
+        assert!(!said.contains("Socket errors"), "{said}");
+        assert!(!said.contains("Non-2xx"), "{said}");
+        assert!(said.contains("requests in"), "{said}");
+        let host = host.trim_matches(['[', ']']);
+        assert_eq!(ssh(lab, directory, host), "over ssh\n");
+        assert!(curl(lab, &format!("http://{}:8000/Cargo.toml", bracketed(host))).contains("tcp"));
+    }
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn nginx_sshd_and_python_in_floods_of_syns_and_acks() {
+    let lab = Lab::new();
+    // wrk opens connections faster than their ports are free again.
+    lab.client.sysctl("ipv4/tcp_tw_reuse", "1").unwrap();
+    lab.server.sysctl("core/somaxconn", "4096").unwrap();
+    let directory = Directory::new(&lab);
+    let (_nginx, _sshd) = (nginx(&lab, &directory), sshd(&lab, &directory));
+    let _python = Process::python(&lab, 8000);
+    let server = lab.run(&[
+        "--listen",
+        "*:80=kernel",
+        "--listen",
+        "*:2222=kernel",
+        "--listen",
+        "*:8000=kernel",
+        "--tune",
+    ]);
+    use_all(&lab, &directory);
+    for port in [80, 2222] {
+        let before = server.stats().xdp["syn_ack_kernel"];
+        let _flood = Flood::syns(&lab, port);
+        counted(&server, "syn_ack_kernel", before + 10_000);
+        use_all(&lab, &directory);
+        let open = lab.connect(&format!("{V4}:80"));
+        let info = connections(&lab, 80);
+        assert!(
+            info.contains(" ts sack ") && info.contains("wscale:"),
+            "{info}"
+        );
+        drop(open);
+    }
+    let _flood = Flood::acks(&lab, 80);
+    counted(&server, "rst_bad_cookie", 10_000);
+    use_all(&lab, &directory);
+    let xdp = server.stats().xdp;
+    assert_eq!(
+        xdp["pass_kernel_syn"] + xdp["drop_listener_full"],
+        0,
+        "{xdp:?}"
+    );
+    assert_eq!(xdp["rst_no_listener"], 0, "{xdp:?}");
+}
