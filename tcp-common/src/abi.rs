@@ -28,6 +28,9 @@ pub const FLOW_FILTER: &str = "FLOW_FILTER";
 /// `HashMap<ListenKey, Shield>`: the kernel's listening sockets that are shielded, by the
 /// address that they are bound to (unspecified: any of its family) and port.
 pub const SHIELDS: &str = "SHIELDS";
+/// `LpmTrie<Addr, u32>`: MSS to announce to the prefix behind a route of the kernel's; zero:
+/// that of the interface.
+pub const ROUTE_MSS: &str = "ROUTE_MSS";
 /// `LruHashMap<FlowKey, u64>`: when a connection was let through to a kernel listener.
 pub const ADMITTED: &str = "ADMITTED";
 /// `PerCpuArray<u64>`: see [`crate::counters`].
@@ -77,6 +80,8 @@ pub mod shield {
     pub const ALWAYS: u8 = 16;
     /// SYNs are the kernel's for now.
     pub const QUIET: u8 = 32;
+    /// `ROUTE_MSS` has entries.
+    pub const ROUTES: u8 = 64;
 }
 
 /// Values of a `SOURCES` entry; the longest prefix decides.

@@ -39,6 +39,8 @@ static SOURCES: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(65_536, BPF_F_NO_
 #[map]
 static SHIELDS: HashMap<ListenKey, Shield> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
+static ROUTE_MSS: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
 static COOKIE: PerCpuArray<Cookie> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static ADMITTED: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(16_384, 0);
@@ -151,6 +153,15 @@ pub fn shield(flow: &FlowKey) -> Option<Shield> {
     })?;
     // SAFETY: a value of the map, of one word that userspace replaces as a whole.
     Some(unsafe { *shield })
+}
+
+/// The MSS of the route to a peer; `None`: the interface's.
+#[inline(always)]
+pub fn route_mss(peer: &Addr) -> Option<u16> {
+    ROUTE_MSS
+        .get(Prefix::new(128, *peer))
+        .map(|mss| *mss as u16)
+        .filter(|mss| *mss != 0)
 }
 
 /// A place for this run's cookie.

@@ -188,13 +188,20 @@ fn answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<Outcome, O
             ecr: offered.val,
         }
     });
+    let mut announced = shield.mss;
+    if has(shield::ROUTES)
+        && let Some(mss) = maps::route_mss(&seg.flow.remote)
+        && mss < announced
+    {
+        announced = mss;
+    }
     let mss = (made >> 32) as u32 & 0xffff;
     let mut window = shield.space;
     if mss != 0 && window > mss {
         window -= window % mss;
     }
     let laid = options::syn_ack(
-        shield.mss,
+        announced,
         scale.map(|_| shield.window_scale),
         sack,
         timestamps,

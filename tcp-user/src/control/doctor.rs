@@ -3,6 +3,7 @@
 
 use super::attached;
 use super::netlink::{self, feature};
+use super::shield::{self, sysctls::Sysctls};
 use crate::dataplane::nic::Nic;
 use crate::dataplane::offloads::Offloads;
 use crate::dataplane::xsk;
@@ -123,6 +124,7 @@ fn examine(nic: &Nic) -> Vec<Check> {
         queues(nic.queues, offloads.queues),
         mtu(nic.mtu as usize),
         occupied(nic),
+        shield(),
     ];
     all.extend(hurting(&nic.driver, &offloads));
     if nic.driver == "veth" {
@@ -367,6 +369,26 @@ fn occupied(nic: &Nic) -> Check {
         format!("a program is there: {}", names.join(", ")),
         "end what attached it, or run with --replace",
     )
+}
+
+/// What a listen with `=kernel` would find. Not a warning: there may be none.
+fn shield() -> Check {
+    match Sysctls::read() {
+        Ok(sysctls) => shielded(&sysctls),
+        Err(error) => Check::warn("shield", error.to_string(), ""),
+    }
+}
+
+fn shielded(sysctls: &Sysctls) -> Check {
+    let lost = shield::findings(sysctls);
+    if lost.is_empty() {
+        let found = "tcp_syncookies and tcp_timestamps are 2, fit for =kernel";
+        return Check::ok("shield", found);
+    }
+    Check {
+        advice: "for =kernel: run with --tune, or set both to 2".into(),
+        ..Check::ok("shield", lost.join("; "))
+    }
 }
 
 /// Offloads that XDP does not go with.

@@ -249,7 +249,7 @@ pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> 
     })
 }
 
-fn put(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn put(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let len = 4 + value.len();
     to.extend((len as u16).to_ne_bytes());
     to.extend(kind.to_ne_bytes());

@@ -111,6 +111,7 @@ fn the_doctor_finds_what_is_there() {
         ("af_xdp", "ok"),
         ("capabilities", "ok"),
         ("peer", "warn"),
+        ("shield", "ok"),
     ] {
         assert_eq!(level(&checks, name), is, "{name}: {checks}");
     }

@@ -431,3 +431,37 @@ fn adaptive_answers_in_a_flood_and_not_before_or_after() {
         std::thread::sleep(Duration::from_millis(200));
     }
 }
+
+#[test]
+#[ignore = "needs root"]
+fn the_mss_is_that_of_the_route_and_of_the_listener() {
+    let lab = Lab::new();
+    let routes = [
+        ("192.0.2.0/24", "mtu", "1300"),
+        ("2001:db8::/64", "advmss", "1000"),
+    ];
+    for (to, metric, value) in routes {
+        let args = ["route", "change", to, "dev", "eth0", metric, value];
+        lab.server.run("ip", &args).unwrap();
+    }
+    let at: SocketAddr = "[::]:9000".parse().unwrap();
+    let listener = lab.server.enter(|| TcpListener::bind(at).unwrap()).unwrap();
+    let server = lab.run(&["--listen", "*:9000=kernel", "--tune"]);
+    // The client sends no more than what it was told, less its timestamps.
+    let told = |to: &str| {
+        let pair = pair(&lab, &listener, to);
+        let args = ["-HtiOn", "state", "established", "dport = :9000"];
+        let info = lab.client.run("ss", &args).unwrap();
+        let mss = info.split(" mss:").nth(1).unwrap().split(' ').next();
+        let mss: u16 = mss.unwrap().parse().unwrap();
+        drop(pair);
+        mss + 12
+    };
+    let (v4, v6) = (format!("{V4}:9000"), format!("[{V6}]:9000"));
+    assert_eq!((told(&v4), told(&v6)), (1260, 1000));
+    nix::sys::socket::setsockopt(&listener, nix::sys::socket::sockopt::TcpMaxSeg, &900).unwrap();
+    drop(server);
+    let server = lab.run(&["--listen", "*:9000=kernel", "--tune"]);
+    assert_eq!((told(&v4), told(&v6)), (900, 900));
+    assert_eq!(server.stats().xdp["syn_ack_kernel"], 2);
+}

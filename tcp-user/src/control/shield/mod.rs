@@ -14,6 +14,7 @@
 
 pub mod listeners;
 mod peek;
+pub mod routes;
 pub mod settings;
 pub mod sysctls;
 mod tune;
@@ -23,7 +24,8 @@ use super::listen::{Listen, Policy};
 use crate::app::App;
 use listeners::Listener;
 use peek::Options;
-use std::collections::{BTreeMap, HashMap};
+use routes::Routes;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use sysctls::Sysctls;
@@ -32,7 +34,13 @@ use tcp_common::counters::Counter;
 use tune::Tune;
 
 /// What the XDP program is to be told.
-pub type Table = HashMap<ListenKey, Shield>;
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// By listener.
+    pub shields: HashMap<ListenKey, Shield>,
+    /// MSS by route.
+    pub routes: Routes,
+}
 
 /// How long clients that got our last cookies may take to answer.
 pub const LAST_ACKS: Duration = Duration::from_millis(500);
@@ -87,7 +95,7 @@ impl Watch {
     pub fn look(&mut self, listens: &[Listen], interface: u32, mtu: u32) -> Table {
         let shielded: Vec<&Listen> = listens.iter().filter(|l| is_shielded(l)).collect();
         if shielded.is_empty() {
-            return Table::new();
+            return Table::default();
         }
         self.set_sysctls(&shielded);
         let found = Sysctls::read().and_then(|s| Ok((s, listeners::find()?)));
@@ -95,9 +103,13 @@ impl Watch {
             Ok(found) => found,
             Err(error) => {
                 self.complain(&format!("the kernel's listeners: {error}"));
-                return Table::new();
+                return Table::default();
             }
         };
+        let routes = routes::find().unwrap_or_else(|error| {
+            self.complain(&format!("the MTUs of routes: {error}"));
+            Routes::new()
+        });
         all.retain(|l| {
             (l.interface == 0 || l.interface == interface)
                 && shielded.iter().any(|s| s.place.ports().contains(&l.port))
@@ -113,6 +125,9 @@ impl Watch {
                     if self.is_quiet(listen, &sysctls) {
                         shield.flags |= shield::QUIET;
                     }
+                    if !routes.is_empty() {
+                        shield.flags |= shield::ROUTES;
+                    }
                     let rank = rank(listen, listener, v4);
                     best.entry(key)
                         .and_modify(|(before, there)| {
@@ -126,9 +141,11 @@ impl Watch {
                 }
             }
         }
-        best.into_iter()
-            .map(|(key, (_, shield))| (key, shield))
-            .collect()
+        let best = best.into_iter();
+        Table {
+            shields: best.map(|(key, (_, shield))| (key, shield)).collect(),
+            routes,
+        }
     }
 
     /// Whether SYNs to it are left to the kernel. With `tcp_syncookies = 1` that need not be
@@ -232,7 +249,6 @@ pub fn describe(listens: &[Listen]) -> Option<(&'static str, Vec<String>)> {
     let Ok(sysctls) = Sysctls::read() else {
         return Some(("unknown", Vec::new()));
     };
-    let found: BTreeMap<&str, String> = findings(&sysctls).into_iter().collect();
     let mode = match (sysctls.syncookies, sysctls.timestamps) {
         (0, _) => "off",
         (1, 2) => "when-full",
@@ -240,33 +256,28 @@ pub fn describe(listens: &[Listen]) -> Option<(&'static str, Vec<String>)> {
         (_, 2) => "full",
         _ => "no-options",
     };
-    Some((mode, found.into_values().collect()))
+    Some((mode, findings(&sysctls)))
 }
 
-/// What is not as a shield would have it: the sysctl, and what comes of it.
-pub fn findings(sysctls: &Sysctls) -> Vec<(&'static str, String)> {
+/// What is not as a shield would have it, and what comes of it, a line each.
+pub fn findings(sysctls: &Sysctls) -> Vec<String> {
     let mut all = Vec::new();
     match sysctls.syncookies {
-        0 => all.push((
-            "net.ipv4.tcp_syncookies",
-            "net.ipv4.tcp_syncookies is 0: the kernel takes no cookies, it gets all SYNs".into(),
-        )),
-        1 => all.push((
-            "net.ipv4.tcp_syncookies",
-            "net.ipv4.tcp_syncookies is 1: a listener of the kernel's gets all SYNs until its queue \
-             is full"
-                .into(),
-        )),
+        0 => all.push(
+            "net.ipv4.tcp_syncookies is 0: a listener of the kernel's gets all SYNs".to_owned(),
+        ),
+        1 => all.push(
+            "net.ipv4.tcp_syncookies is 1: a listener of the kernel's gets all SYNs until its \
+             queue is full"
+                .to_owned(),
+        ),
         _ => {}
     }
     if sysctls.timestamps != 2 {
-        all.push((
-            "net.ipv4.tcp_timestamps",
-            format!(
-                "net.ipv4.tcp_timestamps is {}: no timestamps, window scale or SACK for clients of \
-                 the kernel's listeners",
-                sysctls.timestamps
-            ),
+        all.push(format!(
+            "net.ipv4.tcp_timestamps is {}: clients of the kernel's listeners get no timestamps, \
+             window scale or SACK",
+            sysctls.timestamps
         ));
     }
     all
