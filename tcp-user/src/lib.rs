@@ -83,6 +83,13 @@
 //! there is nothing to look up. XDP adds before it enters a flow, [`control::flows`] takes
 //! off after it removed one, through a mapping of the same memory.
 //!
+//! **A listener of the kernel's gets cookies of the kernel.** Ours would die there. XDP asks
+//! for them by a helper that also marks the listener as overflowed, without which the kernel
+//! would not take them back, and has ACKs judged by another. It keeps one thing, for a
+//! second: which connections it let through, because data right behind an ACK is judged
+//! before the kernel has made a socket of that ACK. What the SYN-ACK has to say beside the
+//! cookie is [`control::shield`]'s to find out.
+//!
 //! **The cookie is checked twice**, in XDP to keep strangers out and in the engine to
 //! learn what was negotiated. Both run the same function of `tcp-common`. New keys reach
 //! the workers before XDP makes cookies with them.

@@ -210,6 +210,7 @@ impl Server {
         let mut program = Program::load(&config, &engine, secrets, nic.queues)?;
         program.set_addresses(&nic.addresses()?)?;
         let control = control.unwrap_or_else(|| server::default_path(&interface));
+        let record = tune.then(|| control.with_extension("sysctls"));
         let control = server::Socket::bind(&control)
             .with_context(|| format!("--control {}", control.display()))?;
         if replace && !attached::find(nic.index).is_empty() {
@@ -286,7 +287,6 @@ impl Server {
         let counters = program.counters()?;
         let sweep = sweep::Sweep::new(program.flows()?, commands);
 
-        let record = tune.then(server::tune_record);
         let mut shield = shield::Watch::new(record, config.xdp.adaptive_rate);
         program.set_shields(shield.look(&listens, nic.index, nic.mtu))?;
         program.serve(&listens)?;

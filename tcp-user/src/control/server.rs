@@ -61,12 +61,6 @@ pub fn default_path(interface: &str) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{interface}{}", namespace_suffix()))
 }
 
-/// Where `--tune` keeps what the sysctls of this namespace were.
-pub fn tune_record() -> PathBuf {
-    let name = namespace_suffix().replace(".sock", ".sysctls");
-    Path::new(DIRECTORY).join(format!("tune{name}"))
-}
-
 /// How the names of this namespace's sockets end.
 pub fn namespace_suffix() -> String {
     let namespace = std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |m| m.ino());

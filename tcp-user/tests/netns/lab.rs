@@ -322,6 +322,9 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.control);
+        // Of `--tune`, for the next run: the namespace goes, too.
+        let record = std::path::Path::new(&self.control).with_extension("sysctls");
+        let _ = std::fs::remove_file(record);
     }
 }
 

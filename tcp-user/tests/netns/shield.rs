@@ -1,7 +1,7 @@
 //! Listeners of the kernel's own TCP behind the shield.
 
 use crate::frames::Spec;
-use crate::lab::{Lab, Server, V4, V6, noise};
+use crate::lab::{IFACE, Lab, Server, V4, V6, noise};
 use crate::raw::{Random, Template, Wire};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
@@ -295,7 +295,7 @@ fn with_timestamps_1_no_options_are_offered_and_nothing_is_changed() {
 #[ignore = "needs root"]
 fn listeners_come_go_and_move() {
     let lab = Lab::new();
-    let server = lab.run(&["--listen", "*:8000=kernel", "--tune"]);
+    let server = lab.run(&["--listen", "*:8000-8001=kernel", "--tune"]);
     let url = format!("http://{V4}:8000/Cargo.toml");
     let refused = || {
         let start = Instant::now();
@@ -331,11 +331,11 @@ fn listeners_come_go_and_move() {
         };
         lab.server.enter(listen).unwrap()
     };
-    let group = [bind("0.0.0.0:8000"), bind("0.0.0.0:8000")];
+    let group = [bind("0.0.0.0:8001"), bind("0.0.0.0:8001")];
     std::thread::sleep(Duration::from_millis(1500));
     let before = server.stats().xdp["syn_ack_kernel"];
     let clients: Vec<TcpStream> = (0..32)
-        .map(|_| lab.connect(&format!("{V4}:8000")))
+        .map(|_| lab.connect(&format!("{V4}:8001")))
         .collect();
     assert_eq!(server.stats().xdp["syn_ack_kernel"], before + 32);
     let accepted = group.each_ref().map(|listener| {
@@ -345,9 +345,9 @@ fn listeners_come_go_and_move() {
     assert_eq!(accepted.iter().sum::<usize>(), 32);
     assert!(accepted.iter().all(|n| *n > 0), "{accepted:?}");
     drop((clients, group));
-    let exact = bind(&format!("{V4}:8000"));
+    let exact = bind(&format!("{V4}:8001"));
     std::thread::sleep(Duration::from_millis(1500));
-    let _both = pair(&lab, &exact, &format!("{V4}:8000"));
+    let _both = pair(&lab, &exact, &format!("{V4}:8001"));
     assert_eq!(server.stats().xdp["syn_ack_kernel"], before + 33);
     assert_eq!(server.stats().xdp["rst_bad_cookie"], 0);
 }
@@ -437,11 +437,11 @@ fn adaptive_answers_in_a_flood_and_not_before_or_after() {
 fn the_mss_is_that_of_the_route_and_of_the_listener() {
     let lab = Lab::new();
     let routes = [
-        ("192.0.2.0/24", "mtu", "1300"),
-        ("2001:db8::/64", "advmss", "1000"),
+        ("192.0.2.1/32", "mtu", "1300"),
+        ("2001:db8::1/128", "advmss", "1000"),
     ];
     for (to, metric, value) in routes {
-        let args = ["route", "change", to, "dev", "eth0", metric, value];
+        let args = ["route", "add", to, "dev", IFACE, metric, value];
         lab.server.run("ip", &args).unwrap();
     }
     let at: SocketAddr = "[::]:9000".parse().unwrap();

@@ -96,6 +96,20 @@ fn read(socket: &OwnedFd) -> io::Result<Options> {
     })
 }
 
+/// The cookie of a socket's network namespace.
+pub(super) fn namespace(socket: &OwnedFd) -> io::Result<u64> {
+    const SO_NETNS_COOKIE: i32 = 71;
+    let mut value = 0_u64;
+    let mut len = size_of_val(&value) as libc::socklen_t;
+    let (fd, level) = (socket.as_raw_fd(), libc::SOL_SOCKET);
+    let to = (&raw mut value).cast();
+    // SAFETY: `value` is as long as `len` says.
+    if unsafe { libc::getsockopt(fd, level, SO_NETNS_COOKIE, to, &raw mut len) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(value)
+}
+
 /// A socket option that is one word.
 pub(super) fn option(fd: RawFd, level: i32, name: i32) -> io::Result<i32> {
     let mut value = 0_i32;

@@ -20,7 +20,8 @@ pub struct Tune {
 impl Tune {
     /// Nothing is changed yet. `record` is where a run that was killed left its changes.
     pub fn new(record: PathBuf) -> Self {
-        let before = fs::read_to_string(&record).map_or_else(|_| BTreeMap::new(), |t| parse(&t));
+        let left = fs::read_to_string(&record);
+        let before = left.map_or_else(|_| BTreeMap::new(), |text| parse(&text, namespace()));
         for (path, value) in &before {
             eprintln!(
                 "tcp-user: --tune: net.{} was {value} before a run that was killed; it will be again",
@@ -50,6 +51,7 @@ impl Tune {
             .before
             .iter()
             .map(|(path, value)| format!("{path} {value}"));
+        let lines = lines.chain([format!("{NAMESPACE} {}", namespace())]);
         let text = lines.collect::<Vec<_>>().join("\n");
         let parent = self.record.parent().unwrap_or(Path::new("/"));
         let written = fs::create_dir_all(parent).and_then(|()| fs::write(&self.record, text));
@@ -82,8 +84,26 @@ impl Drop for Tune {
     }
 }
 
-/// The lines of a record that name one of our sysctls.
-fn parse(text: &str) -> BTreeMap<String, u32> {
+/// What the line with the namespace begins with.
+const NAMESPACE: &str = "namespace";
+
+/// A number that no other network namespace has had since boot; zero before Linux 5.14.
+fn namespace() -> u64 {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let flags = SockFlag::SOCK_CLOEXEC;
+    socket(AddressFamily::Unix, SockType::Datagram, flags, None)
+        .map_err(io::Error::from)
+        .and_then(|socket| super::peek::namespace(&socket))
+        .unwrap_or(0)
+}
+
+/// The lines of a record that name one of our sysctls; none if it is about another
+/// namespace, whose file had the same name.
+fn parse(text: &str, namespace: u64) -> BTreeMap<String, u32> {
+    let own = format!("{NAMESPACE} {namespace}");
+    if !text.lines().any(|line| line == own) {
+        return BTreeMap::new();
+    }
     text.lines()
         .filter_map(|line| line.split_once(' '))
         .filter(|(path, _)| [sysctls::SYNCOOKIES, sysctls::TIMESTAMPS].contains(path))
@@ -101,9 +121,11 @@ mod tests {
 
     #[test]
     fn a_record_names_only_our_sysctls() {
-        let text = "ipv4/tcp_syncookies 1\n../kernel/panic 1\nipv4/tcp_timestamps x\nnonsense\n";
-        let parsed = parse(text);
+        let text = "ipv4/tcp_syncookies 1\n../kernel/panic 1\nipv4/tcp_timestamps x\nnonsense\n\
+                    namespace 7\n";
+        let parsed = parse(text, 7);
         assert_eq!(parsed.len(), 1);
         assert_eq!(parsed[sysctls::SYNCOOKIES], 1);
+        assert!(parse(text, 8).is_empty(), "of another namespace");
     }
 }
