@@ -34,6 +34,6 @@ mod raw;
 mod scale;
 mod secret;
 mod shield;
-mod streams;
 mod shield_servers;
+mod streams;
 mod vanish;
