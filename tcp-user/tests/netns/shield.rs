@@ -465,3 +465,27 @@ fn the_mss_is_that_of_the_route_and_of_the_listener() {
     assert_eq!((told(&v4), told(&v6)), (900, 900));
     assert_eq!(server.stats().xdp["syn_ack_kernel"], 2);
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_kernel_listen_is_added_while_it_runs_and_taken_away() {
+    let lab = Lab::new();
+    let _python = Process::python(&lab, 8000);
+    let server = lab.run(&["--listen", "*:7=echo", "--tune"]);
+    let before = sysctl(&lab, "tcp_syncookies");
+    let url = format!("http://{V4}:8000/Cargo.toml");
+    assert!(curl(&lab, &url).contains("tcp-user"));
+    assert_eq!(server.stats().xdp["syn_ack_kernel"], 0);
+    server.client("listen", &["add", "*:8000=kernel"]);
+    let start = Instant::now();
+    while server.stats().xdp["syn_ack_kernel"] == 0 {
+        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(curl(&lab, &url).contains("tcp-user"));
+    }
+    assert_eq!(sysctl(&lab, "tcp_syncookies"), "2");
+    assert_ne!(before, "2", "nothing is set without such a listen");
+    server.client("listen", &["remove", "*:8000"]);
+    let answered = server.stats().xdp["syn_ack_kernel"];
+    assert!(curl(&lab, &url).contains("tcp-user"));
+    assert_eq!(server.stats().xdp["syn_ack_kernel"], answered);
+}
