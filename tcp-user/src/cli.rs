@@ -251,6 +251,22 @@ pub enum SecretCommand {
     Rotate(Client),
 }
 
+/// A number of octets, with K, M or G for the powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(1 << shift))
+        .filter(|n| *n >= 4096)
+        .ok_or_else(|| format!("`{text}` is no size of at least 4096 octets, such as 10M"))
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|e| e.to_string())
@@ -299,15 +315,26 @@ pub struct Run {
     /// Path of the control socket [default: /run/tcp-xdp/IF-NETNS.sock]
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
+    /// Become this user once everything is set up; capabilities are dropped in any case.
+    /// Files that are read later (configuration, secret) must be readable for it
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
     /// Counters for Prometheus at http://ADDR:PORT/metrics; a PORT alone is one of 127.0.0.1
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<Address>,
     /// Print each segment as it comes and goes
     #[arg(long)]
     pub trace: bool,
-    /// Write what userspace receives and sends to a pcap file
+    /// Write what userspace receives and sends, and the handshakes that XDP answered, to a
+    /// pcapng file
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
+    /// Octets of such a file at most, for example 10M; then FILE becomes FILE.1, and so on
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "100M")]
+    pub pcap_size: u64,
+    /// So many files at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), default_value_t = 5)]
+    pub pcap_files: u16,
 }
 
 /// Options of the clients.
@@ -471,6 +498,10 @@ mod tests {
             (&["fly"], "fly"),
             (&["stats", "--pretty"], "--pretty"),
             (&["stats", "--interval", "0"], "interval"),
+            (
+                &[&run[..], &["*:80=http", "--pcap-size", "10"]].concat(),
+                "10M",
+            ),
             (&["listen", "policy", "*:80", "maybe"], "maybe"),
             (&["listen", "policy", "*", "off"], "*"),
             (&["secret", "new"], "FILE"),

@@ -10,10 +10,12 @@ use tcp_user::cli::{
 };
 use tcp_user::control::client::{self, Output};
 use tcp_user::control::config::{self, Config};
+use tcp_user::control::privileges::Privileges;
 use tcp_user::control::records::{Request, SecretInfo};
 use tcp_user::control::secrets::Master;
 use tcp_user::control::sources::To;
 use tcp_user::control::{self, doctor, top};
+use tcp_user::dataplane::capture::Files;
 use tcp_user::dataplane::reclaim;
 
 fn main() -> ExitCode {
@@ -72,9 +74,14 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
                 replace: run.replace,
                 tune: run.tune,
                 control: run.control,
+                privileges: Some(Privileges { user: run.user }),
                 metrics: run.metrics,
                 trace: run.trace,
-                pcap: run.pcap,
+                pcap: run.pcap.map(|path| Files {
+                    path,
+                    size: run.pcap_size,
+                    count: usize::from(run.pcap_files),
+                }),
             })
         }
         Command::Stats(s) => match (s.interval, s.watch) {

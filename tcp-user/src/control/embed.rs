@@ -43,6 +43,7 @@ impl Server {
             replace: false,
             tune: false,
             control: None,
+            privileges: None,
             metrics: None,
             trace: false,
             pcap: None,

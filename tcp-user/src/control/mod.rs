@@ -18,6 +18,7 @@ pub mod loader;
 pub mod metrics;
 pub mod netlink;
 pub mod orders;
+pub mod privileges;
 pub mod proxied;
 pub mod rates;
 pub mod records;
@@ -32,8 +33,9 @@ pub mod top;
 pub mod trace;
 
 use crate::app::{App, Apps, proxy};
+use crate::dataplane::capture::{Capture, Files};
 use crate::dataplane::nic::Nic;
-use crate::dataplane::tap::{Pcap, Tap};
+use crate::dataplane::tap::Tap;
 use crate::dataplane::trains::TrainSocket;
 use crate::dataplane::worker::{Command, Commands, Worker};
 use crate::dataplane::xsk::{self, XskDevice};
@@ -81,12 +83,14 @@ pub struct Options {
     pub tune: bool,
     /// `--control`.
     pub control: Option<PathBuf>,
+    /// `--user`; `None`: everything is kept, as for a part of another program.
+    pub privileges: Option<privileges::Privileges>,
     /// `--metrics`.
     pub metrics: Option<metrics::Address>,
     /// `--trace`.
     pub trace: bool,
     /// `--pcap`.
-    pub pcap: Option<PathBuf>,
+    pub pcap: Option<Files>,
 }
 
 /// Runs the server until SIGINT or SIGTERM. An error before the ready line leaves
@@ -164,6 +168,7 @@ struct Server {
     /// What `tcp-user run` prints when it answers SYNs.
     ready: String,
     drained: Vec<listen::Place>,
+    capture: Option<Capture>,
     backends: proxy::Watch,
     shield: (shield::Watch, loader::Counters),
     _control: server::Socket,
@@ -179,6 +184,7 @@ impl Server {
             replace,
             tune,
             control,
+            privileges,
             metrics,
             trace,
             pcap,
@@ -187,11 +193,11 @@ impl Server {
         let nic = Nic::find(&interface)
             .with_context(|| format!("--iface {interface}"))?
             .ok_or_else(|| anyhow!("--iface {interface}: no such interface"))?;
-        let pcap = pcap
-            .map(|path| Pcap::create(&path).with_context(|| format!("--pcap {}", path.display())))
-            .transpose()?;
 
-        let backends = open_backends(&listens, &config)?;
+        let account = match &privileges {
+            Some(privileges) => privileges.account(tune)?,
+            None => None,
+        };
 
         let mut engine = config.engine();
         engine.mtu = (nic.mtu as usize).min(xsk::MAX_PACKET) as u16;
@@ -210,24 +216,21 @@ impl Server {
         let mut program = Program::load(&config, &engine, secrets, nic.queues)?;
         program.set_addresses(&nic.addresses()?)?;
         let control = control.unwrap_or_else(|| server::default_path(&interface));
-        let record = tune.then(|| control.with_extension("sysctls"));
-        let control = server::Socket::bind(&control)
-            .with_context(|| format!("--control {}", control.display()))?;
+        let path = control;
+        let record = tune.then(|| path.with_extension("sysctls"));
+        let control =
+            server::Socket::bind(&path).with_context(|| format!("--control {}", path.display()))?;
+        privileges::give(&path, account)?;
         if replace && !attached::find(nic.index).is_empty() {
             // Its server may hold the queues; then nothing is to be changed.
             XskDevice::bind(nic.index, 0, true).map_err(explain_socket)?;
         }
         let mode = program.attach(&nic, mode, replace)?;
 
-        let (hub, sink) = trace::Hub::start()?;
-        let services = Services::start(&listens).context("tokio")?;
-        let lookup = services.lookup();
-        let mut zero_copy = true;
-        let mut workers = Vec::new();
+        let mut devices = Vec::new();
         for queue in 0..nic.queues {
             let mut device =
                 XskDevice::bind(nic.index, queue, mode == Mode::Generic).map_err(explain_socket)?;
-            zero_copy &= device.zero_copy();
             if config.tcp.segmentation_offload {
                 device = match TrainSocket::open(nic.index) {
                     Ok(socket) => device.with_trains(socket),
@@ -238,6 +241,29 @@ impl Server {
                 };
             }
             program.set_socket(queue, device.socket())?;
+            devices.push(device);
+        }
+        let zero_copy = devices.iter().all(XskDevice::zero_copy);
+        let capture = pcap
+            .map(|files| -> Result<_> {
+                let context = format!("--pcap {}", files.path.display());
+                let capture = Capture::create(files, &interface).context(context)?;
+                privileges::give(capture.path(), account)?;
+                Ok(capture)
+            })
+            .transpose()?;
+        if privileges.is_some() {
+            privileges::drop_to(account, &privileges::needed(tune)).context("drop privileges")?;
+        }
+
+        // From here on there are threads.
+        let backends = open_backends(&listens, &config)?;
+        let capture = capture.map(|c| Capture::start(c, secrets)).transpose()?;
+        let (hub, sink) = trace::Hub::start()?;
+        let services = Services::start(&listens).context("tokio")?;
+        let lookup = services.lookup();
+        let mut workers = Vec::new();
+        for (queue, device) in (0..).zip(devices) {
             let mut seed = [0; 8];
             getrandom::fill(&mut seed).map_err(secrets::Error::Random)?;
             let endpoint = Endpoint::new(engine.clone(), secrets, u64::from_ne_bytes(seed));
@@ -245,9 +271,9 @@ impl Server {
             let apps = move |wake| Apps::new(lookup, wake);
             let flows = Box::new(program.flows()?);
             let sink = sink.clone();
-            workers.push(match &pcap {
-                Some(pcap) => {
-                    let tap = Tap::new(device).with_pcap(pcap.clone());
+            workers.push(match &capture {
+                Some(capture) => {
+                    let tap = Tap::new(device).with_capture(capture.recorder(&engine));
                     Worker::spawn(queue, tap, endpoint, apps, flows, sink)?
                 }
                 None => Worker::spawn(queue, device, endpoint, apps, flows, sink)?,
@@ -321,6 +347,7 @@ impl Server {
             desk,
             ready,
             drained: Vec::new(),
+            capture,
             backends,
             shield: (shield, counters),
             _control: control,
@@ -464,6 +491,9 @@ impl Server {
                 break;
             }
         }
+        if let Some(capture) = &self.capture {
+            capture.set_keys(secrets);
+        }
         self.program.write_secrets(secrets)?;
         Ok(())
     }
@@ -501,6 +531,9 @@ impl Server {
         self.program.detach();
         self.services.stop();
         self.hub.close();
+        if let Some(capture) = self.capture.take() {
+            capture.finish();
+        }
         for result in ended {
             result?;
         }

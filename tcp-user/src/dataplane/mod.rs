@@ -1,8 +1,10 @@
 //! Frames in and out, and the thread that carries them through the engine.
 
+pub mod capture;
 pub mod memory;
 pub mod nic;
 pub mod offloads;
+pub mod pcapng;
 pub mod query;
 pub mod reclaim;
 pub mod tap;

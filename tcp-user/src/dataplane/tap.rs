@@ -1,15 +1,12 @@
-//! A wrapper around any device: faults by seed, and a pcap file of what passes.
+//! A wrapper around any device: faults by seed, and a capture of what passes.
 
+use super::capture::Recorder;
 use super::{Device, DeviceStats, Transmit};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How often things go wrong, each in parts of 2^16.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +24,7 @@ pub struct Tap<D> {
     inner: D,
     faults: Faults,
     rng: ChaCha8Rng,
-    pcap: Option<Pcap>,
+    capture: Option<Recorder>,
     buffer: Vec<u8>,
     held_in: Option<Vec<u8>>,
     outgoing: VecDeque<Vec<u8>>,
@@ -41,7 +38,7 @@ impl<D: Device> Tap<D> {
             inner,
             faults: Faults::default(),
             rng: ChaCha8Rng::seed_from_u64(0),
-            pcap: None,
+            capture: None,
             buffer: vec![0; 4096],
             held_in: None,
             outgoing: VecDeque::new(),
@@ -59,8 +56,8 @@ impl<D: Device> Tap<D> {
 
     /// Records every frame that the engine gets and sends.
     #[must_use]
-    pub fn with_pcap(mut self, pcap: Pcap) -> Self {
-        self.pcap = Some(pcap);
+    pub fn with_capture(mut self, recorder: Recorder) -> Self {
+        self.capture = Some(recorder);
         self
     }
 
@@ -111,13 +108,13 @@ impl<D: Device> Device for Tap<D> {
             inner,
             faults,
             rng,
-            pcap,
+            capture,
             held_in,
             ..
         } = self;
         let mut deliver = |frame: &[u8]| {
-            if let Some(pcap) = pcap.as_mut() {
-                pcap.record(frame);
+            if let Some(capture) = capture.as_mut() {
+                capture.received(frame);
             }
             each(frame);
         };
@@ -144,8 +141,8 @@ impl<D: Device> Device for Tap<D> {
             return Transmit::Idle;
         };
         let frame = &self.buffer[..len];
-        if let Some(pcap) = self.pcap.as_mut() {
-            pcap.record(frame);
+        if let Some(capture) = self.capture.as_mut() {
+            capture.sent(frame);
         }
         let outgoing = &mut self.outgoing;
         Self::pass(
@@ -161,9 +158,6 @@ impl<D: Device> Device for Tap<D> {
 
     fn flush(&mut self) -> io::Result<bool> {
         let drained = self.drain();
-        if let Some(pcap) = self.pcap.as_mut() {
-            pcap.flush();
-        }
         Ok(self.inner.flush()? && drained)
     }
 
@@ -173,49 +167,6 @@ impl<D: Device> Device for Tap<D> {
 
     fn stats(&self) -> DeviceStats {
         self.inner.stats()
-    }
-}
-
-/// A pcap file (nanosecond variant, Ethernet), shared by the workers.
-#[derive(Clone, Debug)]
-pub struct Pcap(Arc<Mutex<BufWriter<File>>>);
-
-impl Pcap {
-    /// Creates the file and writes its header.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        for word in [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 65_535, 1] {
-            file.write_all(&word.to_le_bytes())?;
-        }
-        file.flush()?;
-        Ok(Self(Arc::new(Mutex::new(file))))
-    }
-
-    fn record(&self, frame: &[u8]) {
-        let at = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let len = frame.len() as u32;
-        let mut header = [0; 16];
-        for (to, word) in
-            header
-                .chunks_exact_mut(4)
-                .zip([at.as_secs() as u32, at.subsec_nanos(), len, len])
-        {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = file.write_all(&header).and_then(|()| file.write_all(frame));
-        if let Err(error) = written {
-            tracing::debug!(%error, "pcap");
-        }
-    }
-
-    fn flush(&self) {
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = file.flush() {
-            tracing::debug!(%error, "pcap");
-        }
     }
 }
 

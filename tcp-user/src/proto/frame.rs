@@ -42,7 +42,7 @@ impl LinkHeader {
         }
     }
 
-    fn as_slice(&self) -> &[u8] {
+    pub(super) fn as_slice(&self) -> &[u8] {
         &self.octets[..usize::from(self.len)]
     }
 

@@ -7,6 +7,7 @@
 mod abuse;
 mod apps;
 mod attach;
+mod capture;
 mod cli;
 mod config;
 mod control;
@@ -26,6 +27,7 @@ mod net;
 mod operate;
 mod path;
 mod policy;
+mod privileges;
 mod programs;
 mod proxy;
 mod proxy_backends;

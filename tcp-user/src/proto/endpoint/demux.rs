@@ -4,7 +4,7 @@ use super::super::connection::{Connection, Env, Step};
 use super::super::segment::Segment;
 use super::super::table::Place;
 use super::super::trace::{Direction, TraceEvent};
-use super::super::{Event, Instant, State};
+use super::super::{Event, Instant, Keys, State};
 use super::reply::Reply;
 use super::{Disposition, Endpoint, MAX_TRACE};
 use tcp_common::cookie::{self, Negotiated};
@@ -90,7 +90,9 @@ impl Endpoint {
 
     /// RFC 9293 §3.10.7.1 (CLOSED), where a valid cookie opens a connection.
     fn on_nothing(&mut self, now: Instant, hash: u32, seg: &Segment<'_>) -> Disposition {
-        if let Some(negotiated) = self.check_cookie(seg) {
+        if self.accepting
+            && let Some(negotiated) = check_cookie(&self.keys, seg)
+        {
             if self.table.len() >= self.config.max_connections {
                 self.forget(seg, "too many connections");
                 return Disposition::TooMany;
@@ -117,21 +119,6 @@ impl Endpoint {
             self.replies.push(Reply::reset(seg, note));
         }
         self.events.push_back(Event::FlowEnded(seg.flow));
-    }
-
-    /// Whether the segment follows a SYN-ACK of ours: the first ACK, or the first
-    /// text where that ACK was lost.
-    fn check_cookie(&self, seg: &Segment<'_>) -> Option<Negotiated> {
-        let unwanted = Flags::SYN.with(Flags::RST);
-        if !self.accepting || !seg.flags.has(Flags::ACK) || seg.flags.without(unwanted) != seg.flags
-        {
-            return None;
-        }
-        let (iss, irs) = ((seg.ack - 1).0, (seg.seq - 1).0);
-        let tsecr = seg.timestamps.map(|ts| ts.ecr);
-        let parity = cookie::slot_parity(iss, tsecr);
-        let key = self.keys.keys.get(parity as usize & 1)?;
-        cookie::check(key, &seg.flow, irs, iss, tsecr)
     }
 
     /// Makes the connection; the table is the caller's.
@@ -175,8 +162,9 @@ impl Endpoint {
             self.answer_syn(seg, Some(snd_nxt));
             return Disposition::Syn;
         }
-        if seg.ack != snd_nxt
-            && let Some(negotiated) = self.check_cookie(seg)
+        if self.accepting
+            && seg.ack != snd_nxt
+            && let Some(negotiated) = check_cookie(&self.keys, seg)
         {
             // The peer of a new connection proved that it got our SYN-ACK.
             self.time_waits.remove(index);
@@ -334,6 +322,20 @@ impl Endpoint {
         self.record(syn);
         self.record(syn_ack);
     }
+}
+
+/// Whether the segment follows a SYN-ACK of ours: the first ACK, or the first
+/// text where that ACK was lost.
+pub(in crate::proto) fn check_cookie(keys: &Keys, seg: &Segment<'_>) -> Option<Negotiated> {
+    let unwanted = Flags::SYN.with(Flags::RST);
+    if !seg.flags.has(Flags::ACK) || seg.flags.without(unwanted) != seg.flags {
+        return None;
+    }
+    let (iss, irs) = ((seg.ack - 1).0, (seg.seq - 1).0);
+    let tsecr = seg.timestamps.map(|ts| ts.ecr);
+    let parity = cookie::slot_parity(iss, tsecr);
+    let key = keys.keys.get(parity as usize & 1)?;
+    cookie::check(key, &seg.flow, irs, iss, tsecr)
 }
 
 /// Whether a SYN may open a new incarnation of a connection in TIME-WAIT: a later

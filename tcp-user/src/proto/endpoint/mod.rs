@@ -6,6 +6,7 @@
 //! - `reply`: answers that need no connection
 
 mod demux;
+pub(super) use demux::check_cookie;
 mod info;
 mod reply;
 
