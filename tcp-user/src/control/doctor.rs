@@ -78,6 +78,33 @@ pub fn checks(interface: &str) -> Result<Vec<Check>> {
     Ok(examine(&nic))
 }
 
+/// What a server finds about itself: what takes privileges that it has dropped since, it
+/// has looked at when it started.
+pub fn again(interface: &str, at_start: &[Check]) -> Result<Vec<Check>> {
+    const PRIVILEGED: [&str; 5] = ["capabilities", "bpf", "af_xdp", "memlock", "xdp"];
+    let mut checks = checks(interface)?;
+    for check in &mut checks {
+        let before = at_start.iter().find(|c| c.check == check.check);
+        if let Some(before) = before.filter(|c| PRIVILEGED.contains(&c.check.as_ref())) {
+            check.clone_from(before);
+        }
+    }
+    Ok(checks)
+}
+
+/// The checks at the start, with the server's own program in place.
+pub(super) fn at_start(nic: &Nic) -> Vec<Check> {
+    let mut checks = examine(nic);
+    for check in checks.iter_mut().filter(|c| c.check == "xdp") {
+        let programs: Vec<String> = attached::find(nic.index)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        *check = Check::ok("xdp", format!("this server's: {}", programs.join(", ")));
+    }
+    checks
+}
+
 /// Prints what was found; true if nothing fails.
 pub fn print(checks: &[Check], json: bool) -> Result<bool> {
     let text = if json {

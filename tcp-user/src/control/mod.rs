@@ -226,6 +226,7 @@ impl Server {
             XskDevice::bind(nic.index, 0, true).map_err(explain_socket)?;
         }
         let mode = program.attach(&nic, mode, replace)?;
+        let examined = doctor::at_start(&nic);
 
         let mut devices = Vec::new();
         for queue in 0..nic.queues {
@@ -294,6 +295,7 @@ impl Server {
         let sources = Arc::new(server::Sources {
             attacked: attack.shared(),
             interface: nic.name.clone(),
+            examined,
             counters: program.counters()?,
             workers: commands.clone(),
             hub: hub.clone(),

@@ -35,6 +35,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 pub struct Sources {
     /// The interface.
     pub interface: String,
+    /// What `doctor` found when the server started.
+    pub examined: Vec<doctor::Check>,
     /// The XDP program's counters.
     pub counters: Counters,
     /// Whether there is an attack.
@@ -159,7 +161,7 @@ fn answer(client: &UnixStream, sources: &Sources) -> io::Result<()> {
                 Err(error) => reply::<()>(client, Err(error))?,
             },
             Ok(Request::Doctor) => {
-                let checks = doctor::checks(&sources.interface);
+                let checks = doctor::again(&sources.interface, &sources.examined);
                 reply(client, checks.map_err(|e| format!("{e:#}")))?;
             }
             Ok(Request::Drain { places }) => {

@@ -152,7 +152,7 @@ fn the_server_examines_itself() {
         "{out}"
     );
     assert!(out.contains("tcp_xdp"), "its own program is named: {out}");
-    assert!(code.is_some());
+    assert_eq!(code, Some(0), "what was dropped does not fail: {out}");
 }
 
 #[test]
