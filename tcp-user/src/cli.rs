@@ -5,6 +5,7 @@ use crate::control::listen::{Listen, Place, Policy};
 use crate::control::loader::Mode;
 use crate::control::metrics::Address;
 use crate::control::sources::Prefix;
+use crate::dataplane::faults::FaultPlan;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -325,6 +326,10 @@ pub struct Run {
     /// Print each segment as it comes and goes
     #[arg(long)]
     pub trace: bool,
+    /// Let frames go wrong on purpose, on their way to userspace and from it:
+    /// loss=1%,duplicate=1%,reorder=5%,seed=7, each of them optional
+    #[arg(long, value_name = "FAULTS")]
+    pub faults: Option<FaultPlan>,
     /// Write what userspace receives and sends, and the handshakes that XDP answered, to a
     /// pcapng file
     #[arg(long, value_name = "FILE")]

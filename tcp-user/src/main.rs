@@ -82,6 +82,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
                     size: run.pcap_size,
                     count: usize::from(run.pcap_files),
                 }),
+                faults: run.faults,
             })
         }
         Command::Stats(s) => match (s.interval, s.watch) {

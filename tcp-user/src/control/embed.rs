@@ -47,6 +47,7 @@ impl Server {
             metrics: None,
             trace: false,
             pcap: None,
+            faults: None,
         })
     }
 

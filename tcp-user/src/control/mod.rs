@@ -34,6 +34,7 @@ pub mod trace;
 
 use crate::app::{App, Apps, proxy};
 use crate::dataplane::capture::{Capture, Files};
+use crate::dataplane::faults::FaultPlan;
 use crate::dataplane::nic::Nic;
 use crate::dataplane::tap::Tap;
 use crate::dataplane::trains::TrainSocket;
@@ -91,6 +92,8 @@ pub struct Options {
     pub trace: bool,
     /// `--pcap`.
     pub pcap: Option<Files>,
+    /// `--faults`.
+    pub faults: Option<FaultPlan>,
 }
 
 /// Runs the server until SIGINT or SIGTERM. An error before the ready line leaves
@@ -188,6 +191,7 @@ impl Server {
             metrics,
             trace,
             pcap,
+            faults,
         } = options;
         let listens = config.listen.clone();
         let nic = Nic::find(&interface)
@@ -272,12 +276,17 @@ impl Server {
             let apps = move |wake| Apps::new(lookup, wake);
             let flows = Box::new(program.flows()?);
             let sink = sink.clone();
-            workers.push(match &capture {
-                Some(capture) => {
-                    let tap = Tap::new(device).with_capture(capture.recorder(&engine));
-                    Worker::spawn(queue, tap, endpoint, apps, flows, sink)?
+            workers.push(if capture.is_some() || faults.is_some() {
+                let mut tap = Tap::new(device);
+                if let Some(plan) = faults {
+                    tap = tap.with_faults(plan.faults, plan.seed.wrapping_add(queue.into()));
                 }
-                None => Worker::spawn(queue, device, endpoint, apps, flows, sink)?,
+                if let Some(capture) = &capture {
+                    tap = tap.with_capture(capture.recorder(&engine));
+                }
+                Worker::spawn(queue, tap, endpoint, apps, flows, sink)?
+            } else {
+                Worker::spawn(queue, device, endpoint, apps, flows, sink)?
             });
         }
         let commands: Vec<Commands> = workers.iter().map(|w| w.commands().clone()).collect();

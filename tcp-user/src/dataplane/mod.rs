@@ -1,6 +1,7 @@
 //! Frames in and out, and the thread that carries them through the engine.
 
 pub mod capture;
+pub mod faults;
 pub mod memory;
 pub mod nic;
 pub mod offloads;

@@ -109,6 +109,13 @@ impl Endpoint {
             self.answer_syn(seg, None);
             return Disposition::Syn;
         }
+        let holds_something = !seg.payload.is_empty() || seg.flags.has(Flags::FIN);
+        let is_strange = seg.flags.has(Flags::SYN) || seg.flags.has(Flags::RST);
+        if self.accepting && seg.flags.has(Flags::ACK) && holds_something && !is_strange {
+            // XDP saw this flow's cookie. An RST would end a connection before it has begun; an
+            // entry that stays without one is swept, and XDP answers from then on.
+            return Disposition::Early;
+        }
         self.forget(seg, "no connection");
         Disposition::NoFlow
     }

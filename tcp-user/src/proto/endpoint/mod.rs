@@ -51,6 +51,9 @@ pub enum Disposition {
     BadChecksum,
     /// No connection and no valid cookie: answered with RST, if it was none itself.
     NoFlow,
+    /// No connection and no valid cookie, yet XDP let it through: text or FIN of a connection whose
+    /// first segment, the one with the cookie, was lost behind XDP. It comes again.
+    Early,
     /// A valid cookie, but [`Config::max_connections`] are reached: answered with RST.
     TooMany,
     /// Not TCP over IPv4 or IPv6.
@@ -66,13 +69,14 @@ pub enum Disposition {
 
 impl Disposition {
     /// All of them, in the order of [`Endpoint::dispositions`].
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Accepted,
         Self::Segment,
         Self::TimeWait,
         Self::Malformed,
         Self::BadChecksum,
         Self::NoFlow,
+        Self::Early,
         Self::TooMany,
         Self::NotTcp,
         Self::Fragment,
@@ -89,6 +93,7 @@ impl Disposition {
             Self::Malformed => "malformed",
             Self::BadChecksum => "bad_checksum",
             Self::NoFlow => "no_flow",
+            Self::Early => "early",
             Self::TooMany => "too_many",
             Self::NotTcp => "not_tcp",
             Self::Fragment => "fragment",

@@ -81,6 +81,22 @@ fn an_ack_without_a_cookie_is_reset_and_its_flow_ends() {
     s.expect_nothing();
 }
 
+/// The ring between XDP and us was full, or the path lost it after XDP had seen a copy.
+#[test]
+fn what_overtakes_its_first_segment_is_no_reason_for_a_reset() {
+    let mut s = Script::new(config(), &offer(1460, None, false, false));
+    assert_eq!(s.send(101, 1, PSH, b"second"), Disposition::Early);
+    assert_eq!(s.send(107, 1, FIN, b""), Disposition::Early);
+    assert!(s.events().is_empty());
+    s.expect_nothing();
+    assert_eq!(s.send(1, 1, PSH, &[b'x'; 100]), Disposition::Accepted);
+    let id = s.accepted();
+    s.send(101, 1, FIN, b"second");
+    let read = s.read(id);
+    assert_eq!((read.len(), &read[100..]), (106, &b"second"[..]));
+    assert!(s.endpoint.is_read_closed(id));
+}
+
 #[test]
 fn one_connection_too_many_is_refused() {
     let (mut s, _) = Script::established(Config {
