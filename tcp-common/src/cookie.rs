@@ -192,8 +192,9 @@ pub fn check(
     }
 }
 
-/// Segments of an initial window (RFC 6928) behind the first.
-pub const MAX_EARLY: u32 = 9;
+/// Segments behind the first: those of an initial window (RFC 6928), and what a sender probes
+/// with beyond it (RFC 8985 §7, RFC 3042).
+pub const MAX_EARLY: u32 = 12;
 
 /// Whether a segment that [`check`] refuses is data of a new connection whose ACK
 /// and first data were lost or overtaken: with `len` octets in each segment before
