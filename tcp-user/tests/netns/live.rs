@@ -200,3 +200,38 @@ fn stats_are_watched_until_nobody_reads() {
     // The pipe is closed: it ends by itself, in peace.
     assert!(watch.wait().unwrap().success());
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_link_local_address_is_served_like_any_other() {
+    let lab = Lab::new();
+    // The kernel makes it a moment after the interface has come up.
+    let local = (0..50)
+        .find_map(|_| {
+            let args = [
+                "-o", "-6", "address", "show", "dev", "eth0", "scope", "link",
+            ];
+            let text = lab.server.run("ip", &args).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+            text.split_whitespace().find_map(|word| {
+                let (address, _) = word.split_once('/')?;
+                address.parse::<std::net::Ipv6Addr>().ok()
+            })
+        })
+        .expect("an IPv6 interface has a link-local address");
+    let server = lab.run(&["--listen", "*:7=echo"]);
+    let stream = lab
+        .client
+        .enter(|| {
+            let scope = nix::net::if_::if_nametoindex("peer0").unwrap();
+            let to = std::net::SocketAddrV6::new(local, 7, 0, scope);
+            // The client's own address is not usable for a moment.
+            (0..20)
+                .find_map(|_| TcpStream::connect_timeout(&to.into(), SHORT).ok())
+                .expect("connects")
+        })
+        .unwrap();
+    ping(&stream);
+    let conns = server.conns();
+    assert_eq!(conns[0].local.ip(), std::net::IpAddr::from(local));
+}
