@@ -1,4 +1,8 @@
 //! The command line.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "brackets in what --help prints are no links"
+)]
 
 use crate::control::filter::{Filter, Sort};
 use crate::control::listen::{Listen, Place, Policy};

@@ -56,7 +56,7 @@ impl App {
         ("stream", Self::Stream),
     ];
 
-    /// Whether it is a task that accepts streams: [`task::serve`].
+    /// Whether it is a task that accepts streams: `task::serve`.
     pub const fn is_task(&self) -> bool {
         matches!(self, Self::TokioEcho)
     }

@@ -15,7 +15,7 @@ pub struct Rates {
     pub xdp_frames: f64,
     /// By counter.
     pub xdp: BTreeMap<String, f64>,
-    /// By [`Verdict::name`].
+    /// By `Verdict::name`.
     pub verdicts: BTreeMap<String, f64>,
     /// By queue.
     pub workers: Vec<WorkerRates>,

@@ -216,7 +216,7 @@ impl Rotation {
     /// By the wall clock: when it is set back by less than a slot, the slot lasts until
     /// time catches up, and its keys do not come back. A longer step is followed, ahead
     /// or back, since the other machines are there; the key in use stays acceptable
-    /// for [`SETTLE`].
+    /// for `SETTLE`.
     pub fn advance(&mut self, now: Now) -> bool {
         if now.boot < self.settled {
             return false;
