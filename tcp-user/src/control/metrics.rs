@@ -2,6 +2,7 @@
 
 mod http;
 mod process;
+mod proxy;
 
 pub use http::{Address, Server};
 
@@ -73,6 +74,9 @@ fn gauges<'a, const N: usize>(
 ) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in samples {
+        if labels.is_empty() {
+            return ConstGauge::new(value).encode(metric);
+        }
         ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
     }
     Ok(())
@@ -105,7 +109,14 @@ impl Collector for Snapshot {
             "Connections and TIME-WAIT entries by state.",
             states.map(|(state, n)| ([("state", state.as_str())], *n)),
         )?;
+        gauges(
+            to,
+            "under_attack",
+            "1 while more SYNs and bad cookies arrive than cookie.attack_rate.",
+            [([], u64::from(self.stats.under_attack))],
+        )?;
         self.listens(to)?;
+        self.proxies(to)?;
         self.workers(to)?;
         counters(
             to,
@@ -178,6 +189,12 @@ impl Snapshot {
             let samples = workers().map(|(queue, w)| ([("queue", queue)], field(w)));
             counters(to, name, help, samples)?;
         }
+        gauges(
+            to,
+            "worker_buffered_bytes",
+            "Memory of the buffers of a worker's connections.",
+            workers().map(|(queue, w)| ([("queue", queue)], w.buffered as u64)),
+        )?;
         counters(
             to,
             "segments",

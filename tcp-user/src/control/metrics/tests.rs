@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::proxied::{Backend, Proxied};
 use crate::control::records::{ListenInfo, ListenStats, Worker};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,22 @@ fn snapshot() -> Snapshot {
                 accepted: 6,
                 open: 5,
             }],
+            under_attack: true,
+            proxies: vec![Proxied {
+                target: "10.0.0.1:80".into(),
+                accepted: 4,
+                ended: [("finished".to_owned(), 3)].into(),
+                to_backend: 100,
+                to_client: 200,
+                backends: vec![Backend {
+                    addr: "10.0.0.1:80".parse().expect("an address"),
+                    up: true,
+                    draining: false,
+                    active: 1,
+                    connected: 4,
+                    failed: 2,
+                }],
+            }],
             ..Stats::default()
         },
     }
@@ -42,6 +59,13 @@ fn names_labels_and_units_follow_the_convention() {
         "tcpxdp_worker_frames_received_total{queue=\"3\"} 11",
         "tcpxdp_segments_total{queue=\"3\",disposition=\"segment\"} 9",
         "tcpxdp_trace_records_dropped_total 0",
+        "tcpxdp_under_attack 1",
+        "tcpxdp_worker_buffered_bytes{queue=\"3\"} 0",
+        "tcpxdp_proxy_accepted_total{target=\"10.0.0.1:80\"} 4",
+        "tcpxdp_proxy_ended_total{target=\"10.0.0.1:80\",outcome=\"finished\"} 3",
+        "tcpxdp_proxy_bytes_total{target=\"10.0.0.1:80\",to=\"client\"} 200",
+        "tcpxdp_backend_up{target=\"10.0.0.1:80\",backend=\"10.0.0.1:80\"} 1",
+        "tcpxdp_backend_failed_total{target=\"10.0.0.1:80\",backend=\"10.0.0.1:80\"} 2",
         "# UNIT process_cpu_seconds seconds",
         "# EOF",
     ] {

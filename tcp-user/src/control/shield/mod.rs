@@ -62,7 +62,7 @@ fn is_shielded(listen: &Listen) -> bool {
 }
 
 impl Watch {
-    /// `record` is given with `--tune`, see [`Tune::new`]; `rate` is `xdp.adaptive_rate`.
+    /// `record` is given with `--tune`, see `Tune::new`; `rate` is `xdp.adaptive_rate`.
     pub fn new(record: Option<PathBuf>, rate: u32) -> Self {
         Self {
             tune: record.map(Tune::new),
