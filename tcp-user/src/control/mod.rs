@@ -258,7 +258,9 @@ impl Server {
             })
             .transpose()?;
         if privileges.is_some() {
-            privileges::drop_to(account, &privileges::needed(tune)).context("drop privileges")?;
+            let shields = listens.iter().any(|l| matches!(l.app, App::Kernel));
+            let needed = privileges::needed(tune, shields);
+            privileges::drop_to(account, &needed).context("drop privileges")?;
         }
 
         // From here on there are threads.

@@ -5,7 +5,10 @@
 //! frames need no capability, the program is detached when its link is closed, addresses are
 //! read over netlink by anyone. Only changes of maps may take `CAP_BPF` (where
 //! `kernel.unprivileged_bpf_disabled` is set), and the settings that `--tune` takes back at
-//! the end are `CAP_NET_ADMIN`'s.
+//! the end are `CAP_NET_ADMIN`'s. The options of a kernel listener behind the shield are read through
+//! a descriptor borrowed from its process, every second: `CAP_SYS_PTRACE`, and
+//! `CAP_DAC_READ_SEARCH` to find it. A server that starts without such a listener keeps
+//! neither; one that is added later counts as one whose options are unknown.
 //!
 //! Capabilities belong to threads: they are dropped before the first is started.
 
@@ -51,11 +54,14 @@ impl Privileges {
     }
 }
 
-/// What the server still needs.
-pub(super) fn needed(tune: bool) -> CapsHashSet {
+/// What the server still needs; `shield`: it looks at listeners of other processes.
+pub(super) fn needed(tune: bool, shield: bool) -> CapsHashSet {
     let mut keep = CapsHashSet::from([Capability::CAP_BPF]);
     if tune {
         keep.insert(Capability::CAP_NET_ADMIN);
+    }
+    if shield {
+        keep.extend([Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH]);
     }
     keep
 }
@@ -125,8 +131,9 @@ mod tests {
 
     #[test]
     fn only_what_is_needed_is_kept() {
-        assert_eq!(needed(false).len(), 1);
-        assert!(needed(true).contains(&Capability::CAP_NET_ADMIN));
-        assert!(!needed(true).contains(&Capability::CAP_NET_RAW));
+        assert_eq!(needed(false, false).len(), 1);
+        assert!(needed(true, false).contains(&Capability::CAP_NET_ADMIN));
+        assert!(!needed(true, true).contains(&Capability::CAP_NET_RAW));
+        assert!(needed(false, true).contains(&Capability::CAP_SYS_PTRACE));
     }
 }

@@ -175,13 +175,14 @@ fn without_a_backend_the_client_is_reset_at_once() {
 fn a_backend_is_found_by_name() {
     let lab = Lab::new();
     let _nginx = nginx(&lab.server, "127.0.0.1:8081", &says(8081));
-    let _server = serve(
+    let server = serve(
         &lab,
         "localhost:8081",
         &["--set", "proxy.resolve_interval=20ms"],
     );
     // localhost may have an IPv6 address as well, where nobody listens: the other is tried.
     assert_eq!(answers(&lab, 4), counts(&[("8081", 4)]));
+    drop(server);
     let listen = "*:80=proxy:no-such-host.invalid:80";
     let (code, text) = lab.refused(&["run", "--iface", "eth0", "--listen", listen]);
     assert_eq!(code, Some(2), "{text}");
