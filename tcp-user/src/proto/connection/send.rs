@@ -377,7 +377,22 @@ impl Connection {
             let record = segment.trace(now, octets, self.client, self.phase.name(), "");
             (sink, record)
         });
-        self.sent(now, plan, octets, record);
+        self.sent_plan(now, plan, octets);
+        if let Some((sink, record)) = record {
+            // Each segment as it will be on the wire.
+            let mss = usize::from(self.snd.mss);
+            for at in (0..plan.len).step_by(mss) {
+                let mut one = record.clone();
+                one.seq = one.seq.wrapping_add(at as u32);
+                one.len = mss;
+                if at + mss < plan.len {
+                    one.flags = one.flags.without(Flags::PSH);
+                }
+                one.client = self.client;
+                one.server = self.phase.name();
+                sink(one);
+            }
+        }
         Some(true)
     }
 

@@ -587,3 +587,28 @@ fn nonsense_in_sack_is_ignored() {
         assert_eq!(info.in_flight, 4380);
     }
 }
+
+/// A run goes out as one, and is on the wire in segments.
+#[test]
+fn a_run_of_segments_is_traced_one_by_one() {
+    let (mut s, id) = Script::established(Config {
+        trace: true,
+        ..config()
+    });
+    while s.endpoint.poll_trace().is_some() {}
+    s.endpoint
+        .write(s.now, id, &[7; 3 * 1460])
+        .expect("it is open");
+    let mut frames = Vec::new();
+    let taken = s.endpoint.poll_train(s.now, |train| {
+        frames = train.cut();
+        true
+    });
+    assert_eq!((taken, frames.len()), (Some(true), 3));
+    let traced = std::iter::from_fn(|| s.endpoint.poll_trace());
+    let traced: Vec<_> = traced
+        .map(|r| (r.seq.wrapping_sub(s.iss), r.len, r.flags))
+        .collect();
+    let expected = [(1, 1460, ACK), (1461, 1460, ACK), (2921, 1460, PSH)];
+    assert_eq!(traced, expected);
+}
