@@ -347,11 +347,21 @@ fn attack(mode: &str, host: &str, timestamps: bool) {
             _ => assert_eq!(*n, sent, "{name}"),
         }
     }
-    let after = server.stats();
-    assert_eq!(
-        after.xdp_frames - before.xdp_frames,
-        lab.frames().0 - frames
-    );
+    // Neighbour discovery may come between the two readings: once they must agree.
+    let read = || {
+        let after = server.stats();
+        let seen = after.xdp_frames - before.xdp_frames;
+        (seen, lab.frames().0 - frames, after)
+    };
+    let mut both = read();
+    for _ in 0..20 {
+        if both.0 == both.1 {
+            break;
+        }
+        both = read();
+    }
+    let (seen, received, after) = both;
+    assert_eq!(seen, received);
     let worker = &after.workers[0];
     assert_eq!(worker.receive_dropped, 0);
     assert_eq!(worker.frames.values().sum::<u64>(), worker.received);
