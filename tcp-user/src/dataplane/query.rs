@@ -118,39 +118,19 @@ impl Taker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::Options;
     use tcp_common::flow::Addr;
 
     fn info(port: u16, bytes_in: u64) -> ConnInfo {
         let local: std::net::IpAddr = [10, 0, 0, 2].into();
+        let flow = FlowKey {
+            remote: Addr::from(local),
+            local: Addr::from(local),
+            remote_port_be: port.to_be(),
+            local_port_be: 80_u16.to_be(),
+        };
         ConnInfo {
-            id: None,
-            flow: FlowKey {
-                remote: Addr::from(local),
-                local: Addr::from(local),
-                remote_port_be: port.to_be(),
-                local_port_be: 80_u16.to_be(),
-            },
-            state: State::Established,
-            send_queue: 0,
-            recv_queue: 0,
-            srtt: None,
-            rttvar: Duration::ZERO,
-            rto: Duration::ZERO,
-            in_flight: 0,
-            cwnd: 0,
-            ssthresh: 0,
-            mss: 0,
-            options: Options::default(),
-            snd_wnd: 0,
-            rcv_wnd: 0,
-            backoff: 0,
-            heard: Duration::ZERO,
-            sent: Duration::ZERO,
-            retransmits: 0,
             bytes_in,
-            bytes_out: 0,
-            age: Duration::ZERO,
+            ..ConnInfo::bare(flow, State::Established)
         }
     }
 

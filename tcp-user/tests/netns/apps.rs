@@ -1,6 +1,6 @@
 //! The four apps, octet by octet.
 
-use crate::lab::{Lab, V4, V6, noise, octet, read_all};
+use crate::lab::{Lab, V4, V6, exchange, noise, octet, read_all};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Stdio;
@@ -78,14 +78,7 @@ fn echo_returns_ten_megabytes_after_a_half_close() {
         let server = lab.serve(&["--mode", mode]);
         let stream = lab.connect(&place(host, 7));
         let data = noise(10_000_000);
-        let back = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut to = &stream;
-                to.write_all(&data).unwrap();
-                stream.shutdown(Shutdown::Write).unwrap();
-            });
-            read_all(&stream)
-        });
+        let back = exchange(&stream, &data);
         assert!(back == data, "{} octets came back", back.len());
         drop(stream);
         assert_eq!(lab.client_resets(), (0, 0));

@@ -1,8 +1,8 @@
 //! Two namespaces, a wire, and the server in one of them.
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -346,6 +346,18 @@ pub fn read_all(mut stream: &TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).unwrap();
     all
+}
+
+/// Writes everything and then closes its half, reading all that comes meanwhile.
+pub fn exchange(stream: &TcpStream, data: &[u8]) -> Vec<u8> {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut to = stream;
+            to.write_all(data).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+        });
+        read_all(stream)
+    })
 }
 
 /// Octets that no shift maps onto themselves.

@@ -2,9 +2,9 @@
 //!
 //! `TCP_XDP_LOSS_OCTETS=50000000` makes every transfer so long, and loses up to a tenth.
 
-use crate::lab::{Lab, V4, noise, octet};
+use crate::lab::{Lab, V4, exchange, noise, octet};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use xtask::netns::{Namespace, VethEnd, VethPair};
 
@@ -140,15 +140,7 @@ fn echo(client: &Namespace, len: usize, what: &str) {
     let start = Instant::now();
     let stream = connect(client, 7);
     let data = noise(len);
-    let mut got = Vec::new();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut to = &stream;
-            to.write_all(&data).unwrap();
-            stream.shutdown(Shutdown::Write).unwrap();
-        });
-        (&stream).read_to_end(&mut got).unwrap();
-    });
+    let got = exchange(&stream, &data);
     assert!(got == data, "{what}: {} octets", got.len());
     let took = start.elapsed();
     check_end(client, took, &format!("{len} up and down, {what}"));

@@ -1,6 +1,6 @@
 //! Streams for tokio: the examples over our TCP, and over the kernel's as the oracle.
 
-use crate::lab::{Lab, Server, V4, V6, noise, read_all};
+use crate::lab::{Lab, Server, V4, V6, exchange, noise, read_all};
 use crate::loss::lose;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -15,14 +15,7 @@ fn an_echo_task_in_the_server_returns_ten_megabytes() {
         let server = lab.run(&["--mode", mode, "--listen", "*:7=tokio-echo"]);
         let stream = lab.connect(&format!("{host}:7"));
         let data = noise(10_000_000);
-        let back = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut to = &stream;
-                to.write_all(&data).unwrap();
-                stream.shutdown(Shutdown::Write).unwrap();
-            });
-            read_all(&stream)
-        });
+        let back = exchange(&stream, &data);
         assert!(back == data, "{} octets came back", back.len());
         drop(stream);
         assert_eq!(lab.client_resets(), (0, 0));

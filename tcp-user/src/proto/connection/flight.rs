@@ -99,6 +99,13 @@ struct News {
     dsack: Option<(SeqNum, SeqNum)>,
 }
 
+impl News {
+    /// The round trip, if nothing of it was sent twice (Karn).
+    fn clean_rtt(&self) -> Option<Duration> {
+        self.rtt.filter(|_| !self.again)
+    }
+}
+
 impl Flight {
     pub(super) fn new(una: SeqNum, srtt: Option<Duration>) -> Self {
         Self {
@@ -230,9 +237,8 @@ impl Connection {
             self.reduce(f, delivered, safe);
         }
         f.unspent = f.unspent.saturating_add(delivered);
-        if is_modelled {
-            // It knows already.
-        } else if arrival.acked > 0 && was != Recovery::Fast && f.recovery != Recovery::Fast {
+        let is_fast = was == Recovery::Fast || f.recovery == Recovery::Fast;
+        if !is_modelled && arrival.acked > 0 && !is_fast {
             self.grow(now, f, &news);
         }
         if arrival.acked > 0 && self.snd.una.after(f.round_end) {
@@ -301,7 +307,7 @@ impl Connection {
         advances: bool,
     ) {
         let wanted = self.rtt.srtt().is_none() || self.rtt.is_backed_off();
-        if let Some(rtt) = news.rtt.filter(|_| !news.again) {
+        if let Some(rtt) = news.clean_rtt() {
             if wanted || (advances && self.snd.una.after(f.round_end)) {
                 self.rtt.sample(rtt);
             }
@@ -448,7 +454,7 @@ impl Connection {
             now,
             octets,
             sent_at: news.sent_at,
-            rtt: news.rtt.filter(|_| !news.again),
+            rtt: news.clean_rtt(),
             pipe: f.pipe(),
             lost,
             recovering: f.recovery != Recovery::None,
@@ -473,7 +479,7 @@ impl Connection {
             now,
             acked,
             limited: self.cwnd_limited || f.board.lost() > 0,
-            rtt: news.rtt.filter(|_| !news.again),
+            rtt: news.clean_rtt(),
             new_round: self.snd.una.after(f.round_end),
         });
     }

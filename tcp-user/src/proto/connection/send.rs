@@ -353,7 +353,12 @@ impl Connection {
             let record = segment.trace(now, octets, self.client, self.phase.name(), note);
             (sink, record)
         });
-        self.sent(now, plan, octets, record);
+        self.sent_plan(now, plan, octets);
+        if let Some((sink, mut record)) = record {
+            record.client = self.client;
+            record.server = self.phase.name();
+            sink(record);
+        }
         Some(len)
     }
 
@@ -439,22 +444,6 @@ impl Connection {
             } else {
                 self.send_buffer.slices_at(offset, plan.len)
             },
-        }
-    }
-
-    /// What was planned has gone out; its record is completed.
-    fn sent(
-        &mut self,
-        now: Instant,
-        plan: Plan,
-        window: u32,
-        record: Option<(&mut dyn FnMut(TraceEvent), TraceEvent)>,
-    ) {
-        self.sent_plan(now, plan, window);
-        if let Some((sink, mut record)) = record {
-            record.client = self.client;
-            record.server = self.phase.name();
-            sink(record);
         }
     }
 

@@ -6,7 +6,7 @@ use super::super::table::Place;
 use super::super::trace::{Direction, TraceEvent};
 use super::super::{Event, Instant, Keys, State};
 use super::reply::Reply;
-use super::{Disposition, Endpoint, MAX_TRACE};
+use super::{Disposition, Endpoint};
 use tcp_common::cookie::{self, Negotiated};
 use tcp_common::seq::SeqNum;
 use tcp_common::wire::options::{self, SynOptions};
@@ -278,9 +278,7 @@ impl Endpoint {
     }
 
     pub(super) fn record(&mut self, record: TraceEvent) {
-        if self.trace.len() < MAX_TRACE {
-            self.trace.push_back(record);
-        }
+        super::recorder(&mut self.trace)(record);
     }
 
     /// The SYN and SYN-ACK that XDP handled, as far as the ACK shows them. The

@@ -72,22 +72,13 @@ pub struct Options {
     pub keepalive: bool,
 }
 
-impl Endpoint {
-    /// Every connection and TIME-WAIT entry, for `conns`.
-    pub fn infos(&self, now: Instant) -> Vec<ConnInfo> {
-        self.each_info(now).collect()
-    }
-
-    /// The same one by one.
-    pub fn each_info(&self, now: Instant) -> impl Iterator<Item = ConnInfo> {
-        let connections = self.connections.iter().map(move |(index, c)| ConnInfo {
-            id: self.id(index),
-            ..c.info(now)
-        });
-        let time_waits = self.time_waits.iter().map(|entry| ConnInfo {
+impl ConnInfo {
+    /// Of what is no more than a 4-tuple and a state.
+    pub(crate) fn bare(flow: FlowKey, state: State) -> Self {
+        Self {
             id: None,
-            flow: entry.flow,
-            state: State::TimeWait,
+            flow,
+            state,
             send_queue: 0,
             recv_queue: 0,
             srtt: None,
@@ -107,7 +98,24 @@ impl Endpoint {
             bytes_in: 0,
             bytes_out: 0,
             age: Duration::ZERO,
+        }
+    }
+}
+
+impl Endpoint {
+    /// Every connection and TIME-WAIT entry, for `conns`.
+    pub fn infos(&self, now: Instant) -> Vec<ConnInfo> {
+        self.each_info(now).collect()
+    }
+
+    /// The same one by one.
+    pub fn each_info(&self, now: Instant) -> impl Iterator<Item = ConnInfo> {
+        let connections = self.connections.iter().map(move |(index, c)| ConnInfo {
+            id: self.id(index),
+            ..c.info(now)
         });
+        let time_waits = self.time_waits.iter();
+        let time_waits = time_waits.map(|entry| ConnInfo::bare(entry.flow, State::TimeWait));
         connections.chain(time_waits)
     }
 

@@ -233,8 +233,8 @@ impl Endpoint {
         while let Some(reply) = self.replies.pop() {
             let out = reply.outgoing(self.config.hop_limit);
             if let Some(len) = out.write(buf) {
-                if self.config.trace && self.trace.len() < MAX_TRACE {
-                    self.trace.push_back(reply.trace(now, &out));
+                if self.config.trace {
+                    self.record(reply.trace(now, &out));
                 }
                 return Some(len);
             }
@@ -250,17 +250,8 @@ impl Endpoint {
                 memory: &mut self.memory,
                 note: "",
             };
-            let trace = &mut self.trace;
-            let mut sink = |record| {
-                if trace.len() < MAX_TRACE {
-                    trace.push_back(record);
-                }
-            };
-            let sink: Option<&mut dyn FnMut(TraceEvent)> = if self.config.trace {
-                Some(&mut sink)
-            } else {
-                None
-            };
+            let mut sink = recorder(&mut self.trace);
+            let sink = self.config.trace.then_some(&mut sink as &mut dyn FnMut(_));
             let sent = c.transmit(now, buf, &mut env, sink);
             if sent.is_some() && c.has_output() {
                 c.send_queued = true;
@@ -295,17 +286,8 @@ impl Endpoint {
             memory: &mut self.memory,
             note: "",
         };
-        let trace = &mut self.trace;
-        let mut sink = |record| {
-            if trace.len() < MAX_TRACE {
-                trace.push_back(record);
-            }
-        };
-        let sink: Option<&mut dyn FnMut(TraceEvent)> = if self.config.trace {
-            Some(&mut sink)
-        } else {
-            None
-        };
+        let mut sink = recorder(&mut self.trace);
+        let sink = self.config.trace.then_some(&mut sink as &mut dyn FnMut(_));
         let sent = c.transmit_train(now, &env, send, sink)?;
         if sent {
             self.senders.pop_front();
@@ -660,6 +642,15 @@ fn arm(wheel: &mut Wheel, index: u32, c: &mut Connection) {
     if next < c.timers.armed {
         wheel.schedule(index, next);
         c.timers.armed = next;
+    }
+}
+
+/// Keeps trace records while there is room.
+fn recorder(trace: &mut VecDeque<TraceEvent>) -> impl FnMut(TraceEvent) + '_ {
+    |record| {
+        if trace.len() < MAX_TRACE {
+            trace.push_back(record);
+        }
     }
 }
 
