@@ -314,7 +314,7 @@ impl Run {
                     assert!(self.endpoint.write(self.now, id, b"x").is_err());
                     assert!(self.endpoint.read(id, &mut [0]).is_err());
                 }
-                Event::FlowEnded(_) => {}
+                Event::FlowBegan(_) | Event::FlowEnded(_) => {}
             }
         }
         let most = self

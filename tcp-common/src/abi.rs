@@ -50,6 +50,8 @@ pub mod port {
     pub const ANY_OBSERVE: u32 = 4;
     /// With [`ANY_ADDR`]: for the kernel's listener, see [`super::policy::KERNEL`].
     pub const ANY_KERNEL: u32 = 8;
+    /// With [`ANY_ADDR`]: see [`super::policy::ADAPTIVE`].
+    pub const ANY_ADAPTIVE: u32 = 16;
 }
 
 /// Values of a `LISTENS` entry: what happens to segments without a flow.
@@ -62,6 +64,9 @@ pub mod policy {
     pub const OBSERVE: u32 = 2;
     /// SYNs are answered with cookies of the kernel, for a socket of its own that listens.
     pub const KERNEL: u32 = 3;
+    /// As `COOKIE`, but userspace gets so many SYNs as [`super::Limits::syn_interval`] lets
+    /// through.
+    pub const ADAPTIVE: u32 = 4;
 }
 
 /// Bits of [`Shield::flags`].
@@ -114,7 +119,7 @@ pub mod flag {
     pub const UNDER_ATTACK: u32 = 128;
 }
 
-/// How to answer. 40 octets.
+/// How to answer. 44 octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Config {
@@ -163,10 +168,15 @@ pub struct Limits {
     pub syn_ack_interval: u32,
     /// Nanoseconds per RST on one CPU; zero: no limit.
     pub rst_interval: u32,
+    /// Nanoseconds per SYN that one CPU hands to userspace, of a budget of [`SYN_BURST`]; zero:
+    /// it hands up none.
+    pub syn_interval: u32,
 }
 
 /// Answers that a limit lets through at once after a pause.
 pub const BURST: u32 = 64;
+/// SYNs handed to userspace at once after a pause.
+pub const SYN_BURST: u32 = 512;
 
 /// Keys of two slots, each at the index of its slot number's lowest bit.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -241,7 +251,7 @@ pub struct Shield {
     pub flags: u8,
 }
 
-const _: () = assert!(size_of::<Config>() == 40);
+const _: () = assert!(size_of::<Config>() == 44);
 const _: () = assert!(size_of::<Shield>() == 8);
 const _: () = assert!(size_of::<Secrets>() == 72);
 const _: () = assert!(size_of::<ListenKey>() == 20);

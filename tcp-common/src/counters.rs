@@ -79,6 +79,7 @@ counters! {
     RstFlowTableFull, Answered, "rst_flow_table_full", "A valid cookie, but no room for one more connection: answered with RST.";
     ToFlow, Redirected, "to_flow", "A segment of a known connection.";
     ToAccept, Redirected, "to_accept", "No flow yet, but a valid cookie: a new connection.";
+    ToHandshake, Redirected, "to_handshake", "A SYN to an adaptive listen in quiet times: userspace answers it and keeps the handshake.";
     ToIcmp, Redirected, "to_icmp", "An ICMP error about a segment of a known connection.";
     DropEarly, Dropped, "drop_early", "Data of a new connection that came before its first segment: the client sends both again.";
     DropBadCookie, Dropped, "drop_bad_cookie", "No flow and no valid cookie: dropped, as `xdp.on_invalid_ack` says.";

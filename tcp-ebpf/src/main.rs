@@ -76,6 +76,8 @@ fn judge(ctx: &XdpContext) -> Outcome {
     }
     match maps::listen(port, &seg.flow) {
         policy::COOKIE => {}
+        policy::ADAPTIVE if control != Flags::SYN => {}
+        policy::ADAPTIVE => return synack::judge_adaptive(ctx, &seg),
         policy::OBSERVE if control == Flags::SYN => return Counter::PassObservedSyn.into(),
         policy::OBSERVE => return Counter::PassObserved.into(),
         policy::KERNEL => return shield::judge(ctx, &seg, control),

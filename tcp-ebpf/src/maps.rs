@@ -11,8 +11,8 @@ use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
 use tcp_common::abi::{
-    BURST, Config, FILTER_BLOCK, FILTER_SLOTS, FilterBlock, Flow, ListenKey, Secrets, Shield, flag,
-    policy, port, source,
+    BURST, Config, FILTER_BLOCK, FILTER_SLOTS, FilterBlock, Flow, ListenKey, SYN_BURST, Secrets,
+    Shield, flag, policy, port, source,
 };
 use tcp_common::counters::{COUNT, Counter};
 use tcp_common::flow::{Addr, FlowKey};
@@ -48,6 +48,8 @@ static ADMITTED: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(16_384,
 static SYN_ACK_LIMIT: LruHashMap<Addr, u64> = LruHashMap::with_max_entries(65_536, 0);
 #[map]
 static RST_LIMIT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static SYN_LIMIT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNT as u32, 0);
 #[map]
@@ -125,12 +127,15 @@ pub fn listen(bits: u32, flow: &FlowKey) -> u32 {
     if bits & port::ANY_ADDR == 0 || !is_own(&flow.local) {
         return 0;
     }
-    if bits & port::ANY_OBSERVE != 0 {
+    const OTHERS: u32 = port::ANY_OBSERVE | port::ANY_KERNEL | port::ANY_ADAPTIVE;
+    if bits & OTHERS == 0 {
+        policy::COOKIE
+    } else if bits & port::ANY_OBSERVE != 0 {
         policy::OBSERVE
     } else if bits & port::ANY_KERNEL != 0 {
         policy::KERNEL
     } else {
-        policy::COOKIE
+        policy::ADAPTIVE
     }
 }
 
@@ -221,7 +226,7 @@ pub fn may_answer(interval: u32, source: &Addr) -> bool {
     let now = coarse_now();
     if let Some(due) = SYN_ACK_LIMIT.get_ptr_mut(&prefix) {
         // SAFETY: a value of the map. Two CPUs at once may let one more through.
-        return unsafe { take(&mut *due, interval, now) };
+        return unsafe { take(&mut *due, interval, BURST, now) };
     }
     // No room for the prefix: then its SYNs have to wait.
     SYN_ACK_LIMIT
@@ -237,16 +242,29 @@ pub fn may_reset(interval: u32) -> bool {
     }
     match RST_LIMIT.get_ptr_mut(0) {
         // SAFETY: the slot belongs to this CPU, and XDP does not preempt itself.
-        Some(due) => unsafe { take(&mut *due, interval, coarse_now()) },
+        Some(due) => unsafe { take(&mut *due, interval, BURST, coarse_now()) },
+        None => false,
+    }
+}
+
+/// Whether one more SYN may go to userspace.
+#[inline(always)]
+pub fn may_hand_up(interval: u32) -> bool {
+    if interval == 0 {
+        return false;
+    }
+    match SYN_LIMIT.get_ptr_mut(0) {
+        // SAFETY: the slot belongs to this CPU, and XDP does not preempt itself.
+        Some(due) => unsafe { take(&mut *due, interval, SYN_BURST, coarse_now()) },
         None => false,
     }
 }
 
 /// One cell of GCRA: `due` is when the answers so far will be paid for.
 #[inline(always)]
-fn take(due: &mut u64, interval: u32, now: u64) -> bool {
+fn take(due: &mut u64, interval: u32, burst: u32, now: u64) -> bool {
     let start = if *due > now { *due } else { now };
-    if start - now > u64::from(interval) * u64::from(BURST) {
+    if start - now > u64::from(interval) * u64::from(burst) {
         return false;
     }
     *due = start + u64::from(interval);

@@ -10,7 +10,7 @@ use aya_ebpf::programs::XdpContext;
 use tcp_common::abi::{Config, flag};
 use tcp_common::cookie;
 use tcp_common::counters::Counter;
-use tcp_common::wire::options::{self, SynAckOptions, Timestamps};
+use tcp_common::wire::options::{self, SynAckOptions, SynOptions, Timestamps};
 use tcp_common::wire::{Flags, Sum};
 
 /// Answers the SYN; the word of an [`Outcome`]. A global function: the kernel
@@ -32,8 +32,48 @@ pub extern "C" fn answer_syn(ctx: *mut xdp_md, seg: *const Segment) -> u32 {
     }
 }
 
+/// A SYN to an adaptive listen: to userspace while there are few.
 #[inline(always)]
-fn try_answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<(), Outcome> {
+pub fn judge_adaptive(ctx: &XdpContext, seg: &Segment) -> Outcome {
+    if let Err(outcome) = seg.check() {
+        return outcome;
+    }
+    let word = hand_up(ctx.ctx, seg);
+    if word != Outcome::from(Counter::SynAck).0 {
+        return Outcome(word);
+    }
+    Outcome(answer_syn(ctx.ctx, seg))
+}
+
+/// Hands the SYN to userspace; the word of an [`Outcome`]. That of [`Counter::SynAck`] stands
+/// for: it is to be answered here. A global function as [`answer_syn`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn hand_up(ctx: *mut xdp_md, seg: *const Segment) -> u32 {
+    let answer = Outcome::from(Counter::SynAck).0;
+    let ctx = XdpContext::new(ctx);
+    // SAFETY: the verifier holds callers to a pointer to a whole `Segment`, or null.
+    let Some(seg) = (unsafe { seg.as_ref() }) else {
+        return answer;
+    };
+    let Some(config) = maps::config() else {
+        return answer;
+    };
+    if !maps::may_hand_up(config.limits.syn_interval) {
+        return answer;
+    }
+    if let Err(Outcome(word)) = check(&ctx, seg, config) {
+        return word;
+    }
+    if !maps::may_answer(config.limits.syn_ack_interval, &seg.flow.remote) {
+        return Outcome::from(Counter::DropSynLimit).0;
+    }
+    maps::to_userspace(&ctx, Counter::ToHandshake).0
+}
+
+/// What is wrong with the SYN, or what it offers.
+#[inline(always)]
+fn check(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<SynOptions, Outcome> {
     if !maps::is_allowed(config.flags, &seg.flow.remote) {
         return Err(Counter::DropDenied.into());
     }
@@ -51,6 +91,12 @@ fn try_answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<(), Ou
     if config.flags & flag::REQUIRE_TIMESTAMPS != 0 && offered.timestamps.is_none() {
         return Err(Counter::DropNoTimestamps.into());
     }
+    Ok(offered)
+}
+
+#[inline(always)]
+fn try_answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<(), Outcome> {
+    let offered = check(ctx, seg, config)?;
     if !maps::may_answer(config.limits.syn_ack_interval, &seg.flow.remote) {
         return Err(Counter::DropSynLimit.into());
     }

@@ -147,7 +147,7 @@ pub enum ListenCommand {
         #[arg(value_name = "ADDR:PORT")]
         place: Place,
         /// cookie: answer SYNs; observe: leave them to the kernel and count them; off: as
-        /// if the port were not served; adaptive (kernel only): answer SYNs in a flood
+        /// if the port were not served; adaptive: keep handshakes, answer SYNs in a flood
         #[arg(value_name = "cookie|observe|off|adaptive")]
         policy: Policy,
         /// Which server, and how to print
@@ -303,7 +303,7 @@ pub struct Run {
     /// What to serve: ADDR is an IPv4 address, an [IPv6] address or * for every address
     /// of the interface, PORT a port or a range (1000-2000); APP is echo, discard, chargen,
     /// http, proxy:HOST:PORT[,HOST:PORT...], or kernel for what listens on a socket of the
-    /// kernel's; POLICY is cookie (default), observe, off, or (kernel only) adaptive.
+    /// kernel's; POLICY is cookie (default), adaptive, observe or off.
     /// Repeatable; those of the configuration file are served, too
     #[arg(
         long,

@@ -101,7 +101,13 @@
 //! one copy, and its checksums are the kernel's or the NIC's work. All else, and
 //! everything if there is no such socket, goes through the ring.
 //!
-//! **The cookie is checked twice**, in XDP to keep strangers out and in the engine to
+//! **A handshake that is kept has a cookie, too.** Where the policy is `adaptive`, XDP hands a
+//! bounded number of SYNs a second to userspace, which keeps SYN-RECEIVED (`proto::half_open`)
+//! and enters the flow. Its ISS is the very cookie that XDP would have sent. So the table may be
+//! small and lose its oldest entry at any time, a rotation of keys or the beginning of a flood
+//! ends no handshake, and XDP needs no notion of a half-open flow: it knows a flow, or a cookie.
+//!
+//! //! **The cookie is checked twice**, in XDP to keep strangers out and in the engine to
 //! learn what was negotiated. Both run the same function of `tcp-common`. New keys reach
 //! the workers before XDP makes cookies with them.
 //!

@@ -331,7 +331,7 @@ impl Application for Apps {
                 Some(Task::Proxy(mut app)) => app.closed(reason),
                 _ => {}
             },
-            Event::FlowEnded(_) => {}
+            Event::FlowBegan(_) | Event::FlowEnded(_) => {}
         }
     }
 

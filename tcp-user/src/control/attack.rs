@@ -15,6 +15,15 @@ const LEAST: Duration = Duration::from_millis(900);
 /// The rate must stay below half the threshold for so long until it is over.
 const CALM: Duration = Duration::from_secs(10);
 
+/// What is going on, as far as XDP is to behave by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Threat {
+    /// More SYNs and bad cookies than `cookie.attack_rate`.
+    pub attacked: bool,
+    /// More SYNs to adaptive listens and others of ours than `xdp.adaptive_rate`.
+    pub flooded: bool,
+}
+
 /// Watches a rate.
 #[derive(Debug)]
 pub struct Watch {
@@ -33,6 +42,11 @@ impl Watch {
             attacked: false,
             calm_since: None,
         }
+    }
+
+    /// Another threshold, from the next reading on.
+    pub const fn set_threshold(&mut self, threshold: u32) {
+        self.threshold = threshold;
     }
 
     /// A reading: time by any steady clock, frames counted so far. The new state if
@@ -67,64 +81,102 @@ impl Watch {
     }
 }
 
-/// A [`Watch`] over the counters of a program.
+/// Both [`Watch`]es over the counters of a program.
 pub struct Guard {
     watch: Watch,
+    syns: Watch,
     counters: Counters,
-    attacked: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+/// A [`Threat`] for other threads.
+#[derive(Debug, Default)]
+pub struct Shared {
+    attacked: AtomicBool,
+    flooded: AtomicBool,
+}
+
+impl Shared {
+    /// As of the last look.
+    pub fn threat(&self) -> Threat {
+        Threat {
+            attacked: self.attacked.load(Ordering::Relaxed),
+            flooded: self.flooded.load(Ordering::Relaxed),
+        }
+    }
 }
 
 impl Guard {
-    /// `threshold` is `cookie.attack_rate`.
-    pub fn new(threshold: u32, counters: Counters) -> Self {
+    /// `attack_rate` is `cookie.attack_rate`, `adaptive_rate` is `xdp.adaptive_rate`.
+    pub fn new(attack_rate: u32, adaptive_rate: u32, counters: Counters) -> Self {
         Self {
-            watch: Watch::new(threshold),
+            watch: Watch::new(attack_rate),
+            syns: Watch::new(adaptive_rate),
             counters,
-            attacked: Arc::default(),
+            shared: Arc::default(),
         }
     }
 
-    /// Another `cookie.attack_rate`, from the next reading on.
-    pub const fn set_threshold(&mut self, threshold: u32) {
-        self.watch.threshold = threshold;
+    /// Other rates, from the next reading on.
+    pub const fn set_thresholds(&mut self, attack_rate: u32, adaptive_rate: u32) {
+        self.watch.set_threshold(attack_rate);
+        self.syns.set_threshold(adaptive_rate);
     }
 
     /// Reads the counters; the new state if it changes.
-    pub fn look(&mut self, now: Duration) -> Option<bool> {
-        let change = self.watch.read(now, frames(&self.counters.read()))?;
-        self.attacked.store(change, Ordering::Relaxed);
-        Some(change)
+    pub fn look(&mut self, now: Duration) -> Option<Threat> {
+        let counters = self.counters.read();
+        let attacked = self.watch.read(now, frames(&counters));
+        let flooded = self.syns.read(now, syns(&counters));
+        let threat = self.threat();
+        let shared = &self.shared;
+        shared.attacked.store(threat.attacked, Ordering::Relaxed);
+        shared.flooded.store(threat.flooded, Ordering::Relaxed);
+        (attacked.is_some() || flooded.is_some()).then_some(threat)
     }
 
     /// The state as of the last look.
-    pub const fn is_attacked(&self) -> bool {
-        self.watch.attacked
+    pub const fn threat(&self) -> Threat {
+        Threat {
+            attacked: self.watch.attacked,
+            flooded: self.syns.attacked,
+        }
     }
 
     /// The same for other threads.
-    pub fn shared(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.attacked)
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 }
 
 /// The frames that count: SYNs and bad cookies, refused ones included, so that the
 /// answer to an attack does not look like its end.
 pub fn frames(counters: &[(Counter, u64)]) -> u64 {
-    counters
-        .iter()
-        .filter(|(counter, _)| {
-            matches!(
-                counter,
-                Counter::SynAck
-                    | Counter::DropSynLimit
-                    | Counter::DropNoTimestamps
-                    | Counter::RstBadCookie
-                    | Counter::DropBadCookie
-                    | Counter::DropRstLimit
-            )
-        })
-        .map(|(_, n)| n)
-        .sum()
+    let bad = |counter| {
+        matches!(
+            counter,
+            Counter::RstBadCookie | Counter::DropBadCookie | Counter::DropRstLimit
+        )
+    };
+    sum(counters, bad) + syns(counters)
+}
+
+/// The SYNs among them, those that userspace answers included.
+pub fn syns(counters: &[(Counter, u64)]) -> u64 {
+    sum(counters, |counter| {
+        matches!(
+            counter,
+            Counter::SynAck
+                | Counter::ToHandshake
+                | Counter::DropSynLimit
+                | Counter::DropNoTimestamps
+        )
+    })
+}
+
+fn sum(counters: &[(Counter, u64)], is: impl Fn(Counter) -> bool) -> u64 {
+    let these = counters.iter().filter(|(counter, _)| is(*counter));
+    these.map(|(_, n)| n).sum()
 }
 
 #[cfg(test)]
@@ -169,6 +221,6 @@ mod tests {
     #[test]
     fn answered_and_refused_ones_count_alike() {
         let all: Vec<_> = Counter::ALL.iter().map(|c| (*c, 1)).collect();
-        assert_eq!(frames(&all), 6);
+        assert_eq!((frames(&all), syns(&all)), (7, 4));
     }
 }

@@ -92,6 +92,13 @@ pub struct Tcp {
     /// `tcp.max_connections`, connections, default 131072: at most so many at a time,
     /// TIME-WAIT included. XDP refuses the next one.
     pub max_connections: u32,
+    /// `tcp.half_open`, handshakes, default 4096: so many are kept at a time for listens with the
+    /// policy `adaptive`, shared evenly by the workers. More go the way of a flood: the oldest
+    /// is forgotten, and its cookie has to do. Zero keeps none.
+    pub half_open: u32,
+    /// `tcp.syn_ack_retries`, count, default 5: how often a SYN-ACK of such a handshake is sent
+    /// again, after 1 s and then twice as long each time. Between 0 and 9.
+    pub syn_ack_retries: u8,
 }
 
 impl Default for Tcp {
@@ -110,6 +117,8 @@ impl Default for Tcp {
             fin_timeout: Duration::from_mins(1),
             ecn: true,
             max_connections: 1 << 17,
+            half_open: 4096,
+            syn_ack_retries: 5,
         }
     }
 }
@@ -198,9 +207,10 @@ pub struct Xdp {
     /// `xdp.rst_rate`, RSTs per second and CPU, default 0 (no limit): more than that
     /// are not sent, after a burst of 64. At most 5000.
     pub rst_rate: u32,
-    /// `xdp.adaptive_rate`, SYNs per second, default 1000: from so many to listeners of the
-    /// kernel's on, those with the policy `adaptive` are answered for. It ends when the rate
-    /// stays below half of it for ten seconds. Between 1 and 4294967295.
+    /// `xdp.adaptive_rate`, SYNs per second, default 1000: from so many on, listens with the policy
+    /// `adaptive` are answered for by cookies alone. Those of the kernel are counted apart
+    /// from the others. It ends when the rate stays below half of it for ten seconds. Between 1
+    /// and 4294967295.
     pub adaptive_rate: u32,
 }
 
@@ -359,6 +369,16 @@ impl Config {
             "must be between 1 and 134217728",
         )?;
         range(
+            "tcp.half_open",
+            self.tcp.half_open <= 1 << 20,
+            "must be between 0 and 1048576",
+        )?;
+        range(
+            "tcp.syn_ack_retries",
+            self.tcp.syn_ack_retries <= proto::Config::MAX_SYN_ACK_RETRIES,
+            "must be between 0 and 9",
+        )?;
+        range(
             "cookie.slot",
             (sec(1)..=sec(86_400)).contains(&self.cookie.slot)
                 && self.cookie.slot.subsec_nanos() == 0,
@@ -409,6 +429,8 @@ impl Config {
             // BBR would not heed the marks.
             ecn: self.tcp.ecn && self.tcp.congestion != Congestion::Bbr,
             max_connections: self.tcp.max_connections as usize,
+            half_open: self.tcp.half_open as usize,
+            syn_ack_retries: self.tcp.syn_ack_retries,
             initial_window: u16::try_from(recv_buffer).unwrap_or(u16::MAX),
             window_scale: window_scale(recv_buffer),
             ..proto::Config::default()

@@ -1,7 +1,7 @@
 //! The flow table of the XDP program, and the filter in front of it.
 
 use super::loader::errno;
-use crate::dataplane::worker::FlowTable;
+use crate::dataplane::worker::{FlowTable, clock};
 use aya::maps::{HashMap as BpfMap, MapData, MapError};
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -10,13 +10,33 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tcp_common::abi::{FILTER_SLOTS, Flow};
 use tcp_common::flow::FlowKey;
 
-/// The flow table of the XDP program. XDP enters flows, userspace removes them.
+/// `BPF_NOEXIST`.
+const BPF_NOEXIST: u64 = 1;
+
+/// The flow table of the XDP program. XDP enters flows with a valid cookie, userspace those
+/// whose SYN was left to it; userspace removes them.
 pub struct Flows {
     table: BpfMap<MapData, FlowKey, Flow>,
     filter: Filter,
 }
 
 impl FlowTable for Flows {
+    fn insert(&mut self, flow: &FlowKey, queue: u32) {
+        let value = Flow {
+            created: Flow::age_unit(clock().0),
+            queue,
+        };
+        // Before the entry, so that the count is never below what there is.
+        self.filter.add(flow);
+        if let Err(error) = self.table.insert(flow, value, BPF_NOEXIST) {
+            self.filter.take_off(flow);
+            // Without an entry the cookie has to do.
+            if errno(&error) != Some(libc::EEXIST) {
+                tracing::debug!(%flow, %error, "flow not entered");
+            }
+        }
+    }
+
     fn queue(&self, flow: &FlowKey) -> Option<u32> {
         self.table.get(flow, 0).ok().map(|flow| flow.queue)
     }
@@ -86,12 +106,20 @@ impl Filter {
             .ok_or_else(|| io::Error::other("mapped at zero"))
     }
 
-    /// One flow less in this flow's slot.
+    /// One flow more in this flow's slot.
+    fn add(&self, flow: &FlowKey) {
+        self.count(flow).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One flow less.
     fn take_off(&self, flow: &FlowKey) {
+        self.count(flow).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn count(&self, flow: &FlowKey) -> &AtomicU32 {
         // SAFETY: the slot's number is below FILTER_SLOTS, the mapping has as many words and
         // lives as long as `self`, and nobody uses them but atomically.
-        let count = unsafe { self.0.add(flow.filter_slot()).as_ref() };
-        count.fetch_sub(1, Ordering::Relaxed);
+        unsafe { self.0.add(flow.filter_slot()).as_ref() }
     }
 }
 

@@ -22,8 +22,9 @@ pub enum Policy {
     Observe,
     /// The kernel gets them, as if the port were not served.
     Off,
-    /// For [`App::Kernel`]: [`Self::Cookie`] in a flood of SYNs or with a full queue, else the
-    /// kernel answers them itself.
+    /// [`Self::Cookie`] in a flood of SYNs, else handshakes are kept until they are done, and
+    /// SYN-ACKs sent again: in userspace, or for [`App::Kernel`] by the kernel, which cookies
+    /// then also help out when its queue is full.
     Adaptive,
 }
 
@@ -34,14 +35,6 @@ impl Policy {
         ("off", Self::Off),
         ("adaptive", Self::Adaptive),
     ];
-
-    /// An error if it cannot be that of an app.
-    fn check(self, app: &App) -> Result<(), String> {
-        if self == Self::Adaptive && !matches!(app, App::Kernel) {
-            return Err("the policy `adaptive` is for `kernel` only".into());
-        }
-        Ok(())
-    }
 }
 
 impl FromStr for Policy {
@@ -200,7 +193,8 @@ impl Listen {
             Policy::Cookie | Policy::Adaptive if matches!(self.app, App::Kernel) => {
                 abi::policy::KERNEL
             }
-            Policy::Cookie | Policy::Adaptive => abi::policy::COOKIE,
+            Policy::Cookie => abi::policy::COOKIE,
+            Policy::Adaptive => abi::policy::ADAPTIVE,
             Policy::Observe => abi::policy::OBSERVE,
             Policy::Off => abi::policy::OFF,
         }
@@ -235,7 +229,6 @@ fn parse(text: &str) -> Result<Listen, String> {
         None => (app, Policy::default()),
     };
     let (place, app) = (place.parse()?, app.parse()?);
-    policy.check(&app)?;
     Ok(Listen { place, app, policy })
 }
 
@@ -311,7 +304,6 @@ pub fn set_policy(listens: &mut Vec<Listen>, place: Place, policy: Policy) -> Re
         ));
     };
     let whole = listens[at].clone();
-    policy.check(&whole.app)?;
     let part = |first: u16, last: u16, policy| Listen {
         place: Place {
             first,
@@ -413,6 +405,7 @@ mod tests {
             "192.0.2.1:7=echo@off",
             "*:443=kernel",
             "*:443=kernel@adaptive",
+            "*:22=proxy:127.0.0.1:22@adaptive",
         ] {
             let listen: Listen = text.parse().expect(text);
             assert_eq!(listen.to_string(), text);
@@ -436,7 +429,6 @@ mod tests {
             ("*:0-80=http", "`0`"),
             ("*:80-=http", "port"),
             ("*:80=http@maybe", "maybe"),
-            ("*:80=http@adaptive", "kernel"),
         ] {
             let message = bad.parse::<Listen>().expect_err(bad).to_string();
             assert!(message.contains(names), "{bad}: {message}");

@@ -7,6 +7,7 @@ mod policy;
 mod shields;
 
 use super::attached;
+use super::attack::Threat;
 use super::config::{self, OnInvalidAck, RequireTimestamps};
 use super::flows::Flows;
 use super::netlink::{self, Hook};
@@ -173,14 +174,14 @@ impl Program {
             reason: e.to_string(),
         })?;
         program.set_sources(sources)?;
-        program.configure(config, false)?;
+        program.configure(config, Threat::default())?;
         program.write_secrets(secrets)?;
         Ok(program)
     }
 
     /// What may change while the program runs, see [`config::LIVE`], and what depends on
-    /// whether there is an attack.
-    pub fn configure(&mut self, config: &config::Config, attacked: bool) -> Result<(), Error> {
+    /// how many SYNs there are.
+    pub fn configure(&mut self, config: &config::Config, threat: Threat) -> Result<(), Error> {
         let mut set = |flag: u32, on: bool| {
             if on {
                 self.config.flags |= flag;
@@ -194,15 +195,20 @@ impl Program {
         );
         let required = match config.cookie.require_timestamps {
             RequireTimestamps::Never => false,
-            RequireTimestamps::UnderAttack => attacked,
+            RequireTimestamps::UnderAttack => threat.attacked,
             RequireTimestamps::Always => true,
         };
         set(flag::REQUIRE_TIMESTAMPS, required);
-        set(flag::UNDER_ATTACK, attacked);
+        set(flag::UNDER_ATTACK, threat.attacked);
         let interval = |rate: u32| 1_000_000_000_u32.checked_div(rate).unwrap_or(0);
         self.config.limits = Limits {
             syn_ack_interval: interval(config.xdp.syn_ack_rate),
             rst_interval: interval(config.xdp.rst_rate),
+            syn_interval: if threat.flooded {
+                0
+            } else {
+                interval(config.xdp.adaptive_rate).max(1)
+            },
         };
         self.write_config()
     }

@@ -106,7 +106,7 @@ impl Collector for Snapshot {
         gauges(
             to,
             "connections",
-            "Connections and TIME-WAIT entries by state.",
+            "Connections, TIME-WAIT entries and handshakes that are kept, by state.",
             states.map(|(state, n)| ([("state", state.as_str())], *n)),
         )?;
         gauges(
@@ -114,6 +114,12 @@ impl Collector for Snapshot {
             "under_attack",
             "1 while more SYNs and bad cookies arrive than cookie.attack_rate.",
             [([], u64::from(self.stats.under_attack))],
+        )?;
+        gauges(
+            to,
+            "flooded",
+            "1 while more SYNs arrive than xdp.adaptive_rate: adaptive listens have cookies only.",
+            [([], u64::from(self.stats.flooded))],
         )?;
         self.listens(to)?;
         self.proxies(to)?;

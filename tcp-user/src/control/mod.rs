@@ -207,6 +207,7 @@ impl Server {
         engine.mtu = (nic.mtu as usize).min(xsk::MAX_PACKET) as u16;
         engine.partial_checksums = nic.partial_checksums();
         engine.memory /= nic.queues.max(1) as usize;
+        engine.half_open = engine.half_open.div_ceil(nic.queues.max(1) as usize);
         let metrics = metrics
             .map(|at| metrics::Server::bind(at).with_context(|| format!("--metrics {at}")))
             .transpose()?;
@@ -302,9 +303,13 @@ impl Server {
             print_trace(&hub)?;
         }
         let (desk, orders) = orders::pair()?;
-        let attack = attack::Guard::new(config.cookie.attack_rate, program.counters()?);
+        let attack = attack::Guard::new(
+            config.cookie.attack_rate,
+            config.xdp.adaptive_rate,
+            program.counters()?,
+        );
         let sources = Arc::new(server::Sources {
-            attacked: attack.shared(),
+            threat: attack.shared(),
             interface: nic.name.clone(),
             examined,
             counters: program.counters()?,
@@ -400,10 +405,16 @@ impl Server {
             tracing::debug!("cookie keys");
             self.rotate()?;
         }
-        if let Some(attacked) = self.attack.look(now.boot) {
-            self.program.configure(&self.config, attacked)?;
+        let before = self.attack.threat();
+        if let Some(threat) = self.attack.look(now.boot) {
+            self.program.configure(&self.config, threat)?;
             let refusing = self.config.cookie.require_timestamps == RequireTimestamps::UnderAttack;
-            tracing::warn!(attacked, refusing, "attack");
+            if threat.attacked != before.attacked {
+                tracing::warn!(threat.attacked, refusing, "attack");
+            }
+            if threat.flooded != before.flooded && self.is_adaptive() {
+                tracing::warn!(threat.flooded, "SYNs to adaptive listens");
+            }
         }
         match self.nic.addresses() {
             Ok(addresses) => {
@@ -413,13 +424,18 @@ impl Server {
             }
             Err(error) => tracing::debug!(%error, "addresses"),
         }
-        let (watch, counters) = &mut self.shield;
-        if self.listens.iter().any(|l| l.policy == Policy::Adaptive) {
+        if self.is_adaptive() {
+            let (watch, counters) = &mut self.shield;
             watch.count(now.boot, &counters.read());
         }
         self.look_at_listeners()?;
         self.sweep.tick();
         Ok(())
+    }
+
+    /// Whether any listen is adaptive.
+    fn is_adaptive(&self) -> bool {
+        self.listens.iter().any(|l| l.policy == Policy::Adaptive)
     }
 
     /// What the listens that are the kernel's need now.

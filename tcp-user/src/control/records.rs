@@ -245,6 +245,10 @@ pub struct Stats {
     /// More SYNs and bad cookies arrive than `cookie.attack_rate`, or did some seconds ago.
     #[serde(default)]
     pub under_attack: bool,
+    /// More SYNs than `xdp.adaptive_rate` arrive, or did some seconds ago: adaptive listens have
+    /// cookies only.
+    #[serde(default)]
+    pub flooded: bool,
     /// One per queue.
     pub workers: Vec<Worker>,
     /// Connections by state, TIME-WAIT entries among them.
@@ -334,7 +338,6 @@ impl Stats {
         Self {
             xdp: xdp.iter().map(|(c, n)| (c.name().to_owned(), *n)).collect(),
             xdp_frames: xdp.iter().map(|(_, n)| n).sum(),
-            under_attack: false,
             trace_dropped: workers.iter().map(|w| w.trace_dropped).max().unwrap_or(0),
             proxies: Vec::new(),
             workers: workers

@@ -27,9 +27,11 @@ impl Server {
             }
         }
         let program = |e: super::loader::Error| e.to_string();
-        self.attack.set_threshold(config.cookie.attack_rate);
+        self.attack
+            .set_thresholds(config.cookie.attack_rate, config.xdp.adaptive_rate);
+        self.shield.0.set_rate(config.xdp.adaptive_rate);
         self.program
-            .configure(&config, self.attack.is_attacked())
+            .configure(&config, self.attack.threat())
             .map_err(program)?;
         if changed("xdp.allow") || changed("xdp.deny") {
             let sources = config.xdp.sources().map_err(|e| e.to_string())?;
@@ -39,7 +41,8 @@ impl Server {
             self.follow_listens(&config.listen)?;
             config.listen.clone_from(&self.config.listen);
         }
-        let engine = config.engine();
+        let mut engine = config.engine();
+        engine.half_open = engine.half_open.div_ceil(self.workers.len().max(1));
         for worker in &self.workers {
             worker
                 .commands()

@@ -1,5 +1,6 @@
 //! The control socket: a client sends one [`Request`] a line and gets JSON lines.
 
+use super::attack;
 use super::doctor;
 use super::filter::{Filter, Sort};
 use super::listen::{self, Place};
@@ -18,7 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ pub struct Sources {
     /// The XDP program's counters.
     pub counters: Counters,
     /// Whether there is an attack.
-    pub attacked: Arc<AtomicBool>,
+    pub threat: Arc<attack::Shared>,
     /// The workers, by queue.
     pub workers: Vec<Commands>,
     /// Traces.
@@ -292,7 +293,8 @@ pub fn stats(sources: &Sources) -> Stats {
     let workers: Vec<WorkerStats> = ask(&sources.workers, Command::Stats);
     let mut stats = Stats::new(&sources.counters.read(), &workers);
     stats.trace_dropped = sources.hub.dropped();
-    stats.under_attack = sources.attacked.load(Ordering::Relaxed);
+    let threat = sources.threat.threat();
+    (stats.under_attack, stats.flooded) = (threat.attacked, threat.flooded);
     let census = census(&sources.workers);
     stats.states = census
         .states

@@ -20,6 +20,8 @@ const HISTORY: usize = 240;
 /// Connections that are asked for: the busiest peers are among those with most octets.
 const ASKED: usize = 500;
 
+/// SYNs that get a SYN-ACK, from XDP or from userspace.
+const ANSWERED: [Counter; 3] = [Counter::SynAck, Counter::SynAckKernel, Counter::ToHandshake];
 /// SYNs that were not answered, beside those that were.
 const UNANSWERED: [Counter; 5] = [
     Counter::PassObservedSyn,
@@ -81,9 +83,9 @@ impl Model {
     /// A new reading.
     fn update(&mut self, stats: Stats, rates: Rates, peers: Vec<(IpAddr, f64)>) {
         let rate = |c: Counter| rates.xdp.get(c.name()).copied().unwrap_or(0.0);
-        let syn_ack = rate(Counter::SynAck);
+        let syn_ack: f64 = ANSWERED.map(rate).iter().sum();
         let is_refused = |c: &&Counter| {
-            **c != Counter::SynAck && matches!(c.verdict(), Verdict::Answered | Verdict::Dropped)
+            !ANSWERED.contains(c) && matches!(c.verdict(), Verdict::Answered | Verdict::Dropped)
         };
         let refused = || Counter::ALL.iter().filter(is_refused);
         let values = [

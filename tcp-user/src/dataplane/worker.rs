@@ -31,7 +31,8 @@ const RETRY: Duration = Duration::from_micros(500);
 
 /// What runs on the connections of a worker.
 pub trait Application {
-    /// Something happened to a connection. [`Event::FlowEnded`] does not come here.
+    /// Something happened to a connection. [`Event::FlowBegan`] and [`Event::FlowEnded`] do not
+    /// come here.
     fn handle_event(&mut self, now: Instant, endpoint: &mut Endpoint, event: Event);
 
     /// The server ends: connections that are idle should be closed, the others soon.
@@ -70,6 +71,9 @@ pub trait Application {
 
 /// The flows that XDP sends to userspace.
 pub trait FlowTable: Send {
+    /// Enters a flow whose handshake is under way, for the worker of a queue.
+    fn insert(&mut self, flow: &FlowKey, queue: u32);
+
     /// Forgets a connection that has ended.
     fn remove(&mut self, flow: &FlowKey);
 
@@ -78,6 +82,8 @@ pub trait FlowTable: Send {
 }
 
 impl FlowTable for () {
+    fn insert(&mut self, _: &FlowKey, _: u32) {}
+
     fn remove(&mut self, _: &FlowKey) {}
 
     fn queue(&self, _: &FlowKey) -> Option<u32> {
@@ -354,6 +360,7 @@ impl<D: Device, A: Application> Turns<D, A> {
     fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
+                Event::FlowBegan(flow) => self.flows.insert(&flow, self.queue),
                 Event::FlowEnded(flow) => self.flows.remove(&flow),
                 other => {
                     if let Event::Accepted(id) = other {
@@ -482,7 +489,10 @@ impl<D: Device, A: Application> Turns<D, A> {
                     self.frames.fetch_sub(1, Ordering::Relaxed);
                     self.endpoint.handle_frame(now, &frame);
                 }
-                Ok(Command::Drain) => self.application.handle_drain(now, &mut self.endpoint),
+                Ok(Command::Drain) => {
+                    self.endpoint.forget_half_opens();
+                    self.application.handle_drain(now, &mut self.endpoint);
+                }
                 Ok(Command::Abort) | Err(std::sync::mpsc::TryRecvError::Disconnected) => {
                     self.abort(now);
                     return true;

@@ -36,6 +36,12 @@ pub struct Config {
     pub memory: usize,
     /// Connections at most, TIME-WAIT included.
     pub max_connections: usize,
+    /// SYNs without an ACK yet that are kept, where XDP leaves SYNs to us; zero: none, SYNs are
+    /// answered and forgotten. The last eighth of [`Self::max_connections`] is not for them.
+    pub half_open: usize,
+    /// How often a SYN-ACK is sent again, after 1 s and then twice as long each time (RFC 6298
+    /// §5.5); at most [`Self::MAX_SYN_ACK_RETRIES`].
+    pub syn_ack_retries: u8,
     /// Window that XDP announces in the SYN-ACK, octets, not scaled: the first RCV.WND.
     pub initial_window: u16,
     /// Our shift count where the client scales, as XDP announces it.
@@ -49,6 +55,11 @@ pub struct Config {
     pub partial_checksums: bool,
     /// Record [`super::TraceEvent`]s.
     pub trace: bool,
+}
+
+impl Config {
+    /// A client that has not heard of us after 1,000 seconds has gone.
+    pub const MAX_SYN_ACK_RETRIES: u8 = 9;
 }
 
 impl Default for Config {
@@ -66,6 +77,8 @@ impl Default for Config {
             send_buffer: 1 << 20,
             memory: 1 << 30,
             max_connections: 1 << 17,
+            half_open: 0,
+            syn_ack_retries: 5,
             initial_window: 65_535,
             window_scale: 7,
             mtu: 1500,

@@ -15,6 +15,8 @@ pub enum Event {
     /// The connection is gone for the application: nothing more can be read or
     /// written and the id must not be used again. TIME-WAIT may go on below.
     Closed(ConnId, CloseReason),
+    /// The 4-tuple has a handshake under way. The dataplane enters it into `FLOWS`.
+    FlowBegan(FlowKey),
     /// The 4-tuple is free: no connection and no TIME-WAIT entry is left. The
     /// dataplane removes it from `FLOWS`.
     FlowEnded(FlowKey),

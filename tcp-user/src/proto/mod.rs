@@ -20,6 +20,7 @@
 //! | `segment`, `frame` | octets to a validated segment, a segment to octets |
 //! | `table`, `slab` | 4-tuple to index, index to connection |
 //! | `connection` | the TCB; the receive path in RFC 9293's order, the send path, timers |
+//! | `half_open` | SYN-RECEIVED, where XDP does not answer by itself |
 //! | `time_wait` | what is left of a connection for 2 MSL |
 //! | `limit` | how many challenge ACKs are sent (RFC 5961 §7) |
 //! | `assembler`, `recv_buffer`, `send_buffer`, `ring`, `memory` | octets; no memory while empty, a limit on all |
@@ -37,6 +38,7 @@ mod connection;
 mod endpoint;
 mod event;
 mod frame;
+mod half_open;
 mod handshake;
 mod instant;
 mod limit;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// RTO before the first sample (RFC 6298 §2.1).
 pub(crate) const INITIAL_RTO: Duration = Duration::from_secs(1);
+/// The same where the handshake's timer has expired (RFC 6298 §5.7).
+pub(crate) const RTO_AFTER_SYN_LOSS: Duration = Duration::from_secs(3);
 /// Upper bound of the RTO (RFC 6298 §2.5 allows one of at least 60 s).
 pub(crate) const MAX_RTO: Duration = Duration::from_mins(1);
 /// Clock granularity G (RFC 6298 §2): that of the timer wheel, µs.
@@ -18,6 +20,8 @@ pub(crate) struct RttEstimator {
     rto_min: u32,
     /// How often the timer expired without an answer.
     backoff: u8,
+    /// The SYN-ACK was sent more than once.
+    syn_lost: bool,
 }
 
 /// Microseconds, saturating.
@@ -34,7 +38,14 @@ impl RttEstimator {
             rttvar: 0,
             rto_min: micros(rto_min.min(MAX_RTO)),
             backoff: 0,
+            syn_lost: false,
         }
+    }
+
+    /// The SYN-ACK was sent more than once: until there is a sample the RTO is
+    /// [`RTO_AFTER_SYN_LOSS`].
+    pub(crate) fn syn_was_lost(&mut self) {
+        self.syn_lost = true;
     }
 
     /// Takes a measured round trip (RFC 6298 §2.2 and §2.3) and ends backoff (§5.7). The
@@ -74,7 +85,11 @@ impl RttEstimator {
     /// [`MAX_RTO`].
     pub(crate) fn rto(&self) -> Duration {
         let base = if self.srtt == 0 {
-            micros(INITIAL_RTO)
+            micros(if self.syn_lost {
+                RTO_AFTER_SYN_LOSS
+            } else {
+                INITIAL_RTO
+            })
         } else {
             // The RFC's floor for the variation is the clock's granularity, and its floor
             // for the RTO 1 s. With a lower one, a steady path has an RTO of little

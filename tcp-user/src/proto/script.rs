@@ -5,7 +5,7 @@ use super::{Config, ConnId, Disposition, Endpoint, Event, Instant, Keys, TraceEv
 use std::time::Duration;
 use tcp_common::cookie::{self, Key, Negotiated};
 use tcp_common::flow::FlowKey;
-use tcp_common::wire::options::{SynOptions, padded_timestamps};
+use tcp_common::wire::options::{self, SynOptions, padded_timestamps};
 use tcp_common::wire::{Flags, Sum, Timestamps, checksum, ip, link, tcp};
 
 /// Flags of the segments of a connection's life.
@@ -176,6 +176,30 @@ impl Script {
             options.extend(ts.val.to_be_bytes());
             options.extend(ts.ecr.to_be_bytes());
         }
+        self.frame_with(options, seq, ack, flags, data)
+    }
+
+    /// The SYN as a frame.
+    pub(super) fn syn_frame(&mut self, offered: &SynOptions) -> Vec<u8> {
+        let laid = options::syn_ack(
+            offered.mss.expect("an MSS"),
+            offered.window_scale,
+            offered.sack_permitted,
+            offered.timestamps,
+        );
+        let words = &laid.word[..laid.words];
+        let octets = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        self.frame_with(octets, 0, 0, SYN, b"")
+    }
+
+    fn frame_with(
+        &mut self,
+        mut options: Vec<u8>,
+        seq: u32,
+        ack: u32,
+        flags: Flags,
+        data: &[u8],
+    ) -> Vec<u8> {
         if !self.sack.is_empty() {
             options.extend([1, 1, 5, 2 + 8 * self.sack.len() as u8]);
             for (l, r) in self.sack.drain(..) {

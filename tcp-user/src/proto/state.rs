@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A state by name. LISTEN and SYN-RECEIVED live in XDP and appear only in traces.
+/// A state by name. LISTEN lives in XDP, and SYN-RECEIVED, too, unless it leaves a SYN to
+/// userspace: they appear only in traces then.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[expect(missing_docs, reason = "the RFC's names")]
 pub enum State {

@@ -11,6 +11,7 @@ use std::hash::Hasher;
 use tcp_common::flow::FlowKey;
 
 const TIME_WAIT: u32 = 1 << 31;
+const HALF_OPEN: u32 = 1 << 30;
 
 /// What a 4-tuple has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +20,8 @@ pub(super) enum Place {
     Connection(u32),
     /// A TIME-WAIT entry, by its index in the queue.
     TimeWait(u32),
+    /// A handshake under way, by its index there.
+    HalfOpen(u32),
 }
 
 impl Place {
@@ -26,14 +29,17 @@ impl Place {
         match self {
             Self::Connection(i) => i,
             Self::TimeWait(i) => i | TIME_WAIT,
+            Self::HalfOpen(i) => i | HALF_OPEN,
         }
     }
 
     const fn unpack(bits: u32) -> Self {
-        if bits & TIME_WAIT == 0 {
+        if bits & (TIME_WAIT | HALF_OPEN) == 0 {
             Self::Connection(bits)
-        } else {
+        } else if bits & TIME_WAIT != 0 {
             Self::TimeWait(bits & !TIME_WAIT)
+        } else {
+            Self::HalfOpen(bits & !HALF_OPEN)
         }
     }
 }

@@ -32,6 +32,7 @@ pub const CONFIG: Config = Config {
     limits: Limits {
         syn_ack_interval: 0,
         rst_interval: 0,
+        syn_interval: 0,
     },
 };
 
@@ -85,13 +86,7 @@ impl Program {
             let mut addrs: HashMap<_, Addr, u32> = program.map(abi::ADDRS).try_into().unwrap();
             addrs.insert(Addr::from(addr), 1, 0).unwrap();
         }
-        let key = ListenKey {
-            addr: Addr::from("192.0.2.1".parse::<IpAddr>().unwrap()),
-            port_be: 443u16.to_be(),
-            reserved: 0,
-        };
-        let mut listens: HashMap<_, ListenKey, u32> = program.map(abi::LISTENS).try_into().unwrap();
-        listens.insert(key, policy::COOKIE, 0).unwrap();
+        program.set_listen("192.0.2.1:443", policy::COOKIE);
         let xdp: &mut Xdp = program
             .ebpf
             .program_mut(abi::PROGRAM)
@@ -136,6 +131,18 @@ impl Program {
     /// Sets the [`port`] bits of a port.
     pub fn set_port(&mut self, port: u32, bits: u32) {
         self.array(abi::PORTS).set(port, bits, 0).unwrap();
+    }
+
+    /// Sets the [`policy`] of an address and port.
+    pub fn set_listen(&mut self, local: &str, policy: u32) {
+        let local: SocketAddr = local.parse().unwrap();
+        let key = ListenKey {
+            addr: local.ip().into(),
+            port_be: local.port().to_be(),
+            reserved: 0,
+        };
+        let mut listens: HashMap<_, ListenKey, u32> = self.map(abi::LISTENS).try_into().unwrap();
+        listens.insert(key, policy, 0).unwrap();
     }
 
     /// Takes [`Self::set_shield`] back, but not the port.

@@ -2,7 +2,7 @@
 
 use crate::frames::{CLIENT4, CLIENT6, SERVER4, SERVER6, Spec};
 use crate::harness::{CONFIG, Program, flow};
-use tcp_common::abi::{BURST, Config, Limits, flag, port, source};
+use tcp_common::abi::{BURST, Config, Limits, SYN_BURST, flag, policy, port, source};
 use tcp_common::counters::Counter;
 
 #[test]
@@ -89,6 +89,7 @@ fn a_prefix_gets_a_burst_of_syn_acks_and_others_are_not_held_back() {
         limits: Limits {
             syn_ack_interval: u32::MAX,
             rst_interval: 0,
+            ..Limits::default()
         },
         ..CONFIG
     });
@@ -115,6 +116,7 @@ fn resets_are_limited() {
         limits: Limits {
             syn_ack_interval: 0,
             rst_interval: u32::MAX,
+            ..Limits::default()
         },
         ..CONFIG
     });
@@ -122,4 +124,95 @@ fn resets_are_limited() {
     // The budget is per CPU, and the runs may move between CPUs.
     let last = (0..BURST * 4 * 64).find(|_| program.counter(&ack) == Counter::DropRstLimit);
     assert!(last.is_some_and(|n| n >= BURST));
+}
+
+/// Redirected, had the tests a socket.
+const HANDED_UP: Counter = Counter::DropNoSocket;
+
+/// In quiet times.
+fn adaptive(program: &mut Program, limits: Limits) {
+    program.set_port(80, port::ANY_ADDR | port::ANY_ADAPTIVE);
+    program.configure(Config { limits, ..CONFIG });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn syns_to_an_adaptive_listen_go_up_while_there_are_few() {
+    let mut program = Program::load();
+    adaptive(
+        &mut program,
+        Limits {
+            syn_interval: u32::MAX,
+            ..Limits::default()
+        },
+    );
+    for (from, to) in [(CLIENT4, SERVER4), (CLIENT6, SERVER6)] {
+        let syn = Spec::syn(from, to).build();
+        assert_eq!(program.counter(&syn), HANDED_UP, "{to}");
+    }
+    let syn = Spec::syn(CLIENT4, SERVER4).build();
+    // The budget is per CPU, and the runs may move between CPUs.
+    let last = (0..SYN_BURST * 64).find(|_| program.counter(&syn) == Counter::SynAck);
+    assert!(last.is_some_and(|n| n >= SYN_BURST - 2), "{last:?}");
+    // Elsewhere nothing changes.
+    let other = Spec::syn(CLIENT4, "192.0.2.1:7").build();
+    assert_eq!(program.counter(&other), Counter::SynAck);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn in_a_flood_an_adaptive_listen_has_cookies_only() {
+    let mut program = Program::load();
+    adaptive(&mut program, Limits::default());
+    let syn = Spec::syn(CLIENT4, SERVER4).build();
+    assert_eq!(program.counter(&syn), Counter::SynAck);
+    program.set_port(443, port::SOME_ADDR);
+    program.set_listen("192.0.2.1:443", policy::ADAPTIVE);
+    let syn = Spec::syn(CLIENT4, "192.0.2.1:443").build();
+    assert_eq!(program.counter(&syn), Counter::SynAck);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_goes_up_was_looked_at() {
+    let mut program = Program::load();
+    let quiet = Limits {
+        syn_interval: 1,
+        ..Limits::default()
+    };
+    adaptive(&mut program, quiet);
+    let good = Spec::syn(CLIENT4, SERVER4).options(&[]).build();
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    assert_eq!(program.counter(&bad), Counter::DropTcpChecksum);
+    assert_eq!(
+        program.counter(&Spec::syn(SERVER4, SERVER4).build()),
+        Counter::DropSource
+    );
+    let ack = Spec::ack(CLIENT4, SERVER4, 1, 2).build();
+    assert_eq!(program.counter(&ack), Counter::RstBadCookie);
+    for (flags, counter) in [
+        (flag::STOPPING, Counter::DropStopping),
+        (flag::REQUIRE_TIMESTAMPS, Counter::DropNoTimestamps),
+        (
+            flag::CHECK_SOURCES | flag::DEFAULT_DENY,
+            Counter::DropDenied,
+        ),
+    ] {
+        program.configure(Config {
+            flags,
+            limits: quiet,
+            ..CONFIG
+        });
+        assert_eq!(program.counter(&good), counter);
+    }
+    adaptive(
+        &mut program,
+        Limits {
+            syn_ack_interval: u32::MAX,
+            ..quiet
+        },
+    );
+    let last = (0..2 * BURST).find(|_| program.counter(&good) == Counter::DropSynLimit);
+    assert!(last.is_some_and(|n| n >= BURST), "{last:?}");
 }

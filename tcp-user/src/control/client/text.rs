@@ -1,5 +1,6 @@
 //! What the answers look like.
 
+use crate::control::listen::Policy;
 use crate::control::rates::{Rates, WorkerRates};
 use crate::control::records::{Connection, ListenInfo, SecretInfo, SourcesInfo, Stats};
 use std::fmt::Write as _;
@@ -27,6 +28,16 @@ pub(super) fn stats(stats: &Stats, rates: Option<&Rates>) -> String {
     }
     if stats.under_attack {
         out.push_str("under attack: more SYNs and bad cookies than cookie.attack_rate\n");
+    }
+    if stats.flooded
+        && stats
+            .listens
+            .iter()
+            .any(|l| l.listen.policy == Policy::Adaptive)
+    {
+        out.push_str(
+            "flooded: more SYNs than xdp.adaptive_rate, so adaptive listens answer with cookies\n",
+        );
     }
     for verdict in [
         Verdict::Answered,

@@ -14,6 +14,8 @@ pub const LIVE: &[&str] = &[
     "tcp.send_buffer",
     "tcp.max_retries",
     "tcp.fin_timeout",
+    "tcp.half_open",
+    "tcp.syn_ack_retries",
     "cookie.require_timestamps",
     "cookie.attack_rate",
     "cookie.secret_file",
@@ -22,6 +24,7 @@ pub const LIVE: &[&str] = &[
     "xdp.deny",
     "xdp.syn_ack_rate",
     "xdp.rst_rate",
+    "xdp.adaptive_rate",
     "shutdown.grace",
 ];
 

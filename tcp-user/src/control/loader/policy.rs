@@ -74,7 +74,8 @@ impl Program {
                         Policy::Cookie | Policy::Adaptive if matches!(listen.app, App::Kernel) => {
                             port::ANY_ADDR | port::ANY_KERNEL
                         }
-                        Policy::Cookie | Policy::Adaptive => port::ANY_ADDR,
+                        Policy::Cookie => port::ANY_ADDR,
+                        Policy::Adaptive => port::ANY_ADDR | port::ANY_ADAPTIVE,
                         Policy::Observe => port::ANY_ADDR | port::ANY_OBSERVE,
                         // Looked up, found nowhere.
                         Policy::Off => port::SOME_ADDR,

@@ -60,6 +60,7 @@ fn names_labels_and_units_follow_the_convention() {
         "tcpxdp_segments_total{queue=\"3\",disposition=\"segment\"} 9",
         "tcpxdp_trace_records_dropped_total 0",
         "tcpxdp_under_attack 1",
+        "tcpxdp_flooded 0",
         "tcpxdp_worker_buffered_bytes{queue=\"3\"} 0",
         "tcpxdp_proxy_accepted_total{target=\"10.0.0.1:80\"} 4",
         "tcpxdp_proxy_ended_total{target=\"10.0.0.1:80\",outcome=\"finished\"} 3",

@@ -73,6 +73,11 @@ impl Watch {
         }
     }
 
+    /// Another `xdp.adaptive_rate`, from the next reading on.
+    pub const fn set_rate(&mut self, rate: u32) {
+        self.rate.set_threshold(rate);
+    }
+
     /// Counts SYNs to shielded listeners, by a steady clock.
     pub fn count(&mut self, now: Duration, counters: &[(Counter, u64)]) {
         let syns = counters

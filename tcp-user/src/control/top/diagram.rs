@@ -11,7 +11,7 @@ pub(super) const HEIGHT: u16 = 13;
 /// `#` and letters are the place of a state's count.
 const PICTURE: [&str; HEIGHT as usize] = [
     " LISTEN ──SYN──▶ SYN-RECEIVED ──ACK──▶ ESTABLISHED",
-    "                 XDP: no state          #EEEEEEEE",
+    "                  #RRRRRRRR             #EEEEEEEE",
     "                                        │     │",
     "            ┌────────── close ──────────┘     │ FIN",
     "            ▼                                 ▼",
@@ -25,7 +25,8 @@ const PICTURE: [&str; HEIGHT as usize] = [
     "                          #KKKKKKKK         CLOSED",
 ];
 
-const PLACES: [(char, State); 7] = [
+const PLACES: [(char, State); 8] = [
+    ('R', State::SynReceived),
     ('E', State::Established),
     ('F', State::FinWait1),
     ('G', State::Closing),

@@ -218,15 +218,42 @@ pub(super) struct Connection {
     retransmits: u32,
 }
 
+/// What the handshake of a connection has settled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    /// The client's initial sequence number, and ours.
+    pub(super) irs: SeqNum,
+    pub(super) iss: SeqNum,
+    pub(super) negotiated: Negotiated,
+    /// `TSval` of our SYN-ACK and the client's last, if timestamps were negotiated.
+    pub(super) timestamps: Option<(u32, u32)>,
+}
+
+impl Opening {
+    /// The one that a segment with a valid cookie proves.
+    pub(super) fn of_cookie(seg: &Segment<'_>, negotiated: Negotiated) -> Self {
+        Self {
+            irs: seg.seq - 1,
+            iss: seg.ack - 1,
+            negotiated,
+            timestamps: seg
+                .timestamps
+                .filter(|_| negotiated.timestamps)
+                .map(|ts| (ts.ecr, ts.val)),
+        }
+    }
+}
+
 impl Connection {
-    /// The connection that a segment with a valid cookie proves. `seg` is processed
-    /// afterwards like any other.
-    pub(super) fn from_cookie(
+    /// The connection whose handshake `seg` completes: it acknowledges our SYN. It is
+    /// processed afterwards like any other.
+    pub(super) fn open(
         now: Instant,
         seg: &Segment<'_>,
-        negotiated: Negotiated,
+        opening: &Opening,
         config: &Config,
     ) -> Self {
+        let negotiated = opening.negotiated;
         let headers = tcp::HEADER_LEN
             + if seg.flow.is_v4() {
                 ip::V4_LEN
@@ -234,14 +261,11 @@ impl Connection {
                 ip::V6_LEN
             };
         // RFC 6691: the MSS option does not count options, so they come off here.
-        let stamps = seg
-            .timestamps
-            .filter(|_| negotiated.timestamps)
-            .map(|ts| Stamps {
-                offset: ts.ecr.wrapping_sub(now.millis()),
-                recent: ts.val,
-                recent_at: seconds(now),
-            });
+        let stamps = opening.timestamps.map(|(ours, theirs)| Stamps {
+            offset: ours.wrapping_sub(now.millis()),
+            recent: theirs,
+            recent_at: seconds(now),
+        });
         let mss = negotiated
             .mss
             .min(config.mtu.saturating_sub(headers as u16))
@@ -256,8 +280,8 @@ impl Connection {
             None => (0, 0),
         };
         let wnd = u32::from(seg.window) << snd_shift;
-        // The cookie bounds what the first segment may acknowledge: ISS+1.
-        let una = seg.ack;
+        let una = opening.iss + 1;
+        let rcv_nxt = opening.irs + 1;
         let mut connection = Self {
             flow: seg.flow,
             link: seg.reply_link(),
@@ -275,15 +299,15 @@ impl Connection {
                 shift: snd_shift,
             },
             rcv: Receive {
-                nxt: seg.seq,
-                edge: seg.seq + u32::from(config.initial_window),
-                acked: seg.seq,
+                nxt: rcv_nxt,
+                edge: rcv_nxt + u32::from(config.initial_window),
+                acked: rcv_nxt,
                 fin: None,
-                duplicate: (seg.seq, 0),
+                duplicate: (rcv_nxt, 0),
                 mss: 0,
                 shift: rcv_shift,
                 tuning: Tuning {
-                    end: seg.seq + u32::from(config.initial_window),
+                    end: rcv_nxt + u32::from(config.initial_window),
                     read: 0,
                     start: now.millis(),
                 },
@@ -334,6 +358,18 @@ impl Connection {
         };
         connection.start_keepalive(now, config);
         connection
+    }
+
+    /// What the time from SYN-ACK to ACK tells; `None`: it was sent more than once (Karn, RFC
+    /// 6298 §3). Then the initial window is one segment (RFC 5681 §3.1) and the RTO 3 s (RFC
+    /// 6298 §5.7).
+    pub(super) fn measure_handshake(&mut self, rtt: Option<Duration>) {
+        if let Some(rtt) = rtt {
+            self.rtt.sample(rtt);
+        } else {
+            self.congestion.set_cwnd(u32::from(self.snd.mss));
+            self.rtt.syn_was_lost();
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {

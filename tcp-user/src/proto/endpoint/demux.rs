@@ -1,6 +1,6 @@
 //! A frame's way to its connection, and what happens to one that has none.
 
-use super::super::connection::{Connection, Env, Step};
+use super::super::connection::{Connection, Env, Opening, Step};
 use super::super::segment::Segment;
 use super::super::table::Place;
 use super::super::trace::{Direction, TraceEvent};
@@ -9,11 +9,7 @@ use super::reply::Reply;
 use super::{Disposition, Endpoint};
 use tcp_common::cookie::{self, Negotiated};
 use tcp_common::seq::SeqNum;
-use tcp_common::wire::options::{self, SynOptions};
-use tcp_common::wire::{Flags, Timestamps, icmp, ip, link, tcp};
-
-/// Attempts to find a cookie above an old SND.NXT; each succeeds with one half.
-const SYN_ACK_ATTEMPTS: u16 = 24;
+use tcp_common::wire::{Flags, Timestamps, icmp, link};
 
 impl Endpoint {
     /// Takes one received frame.
@@ -59,11 +55,12 @@ impl Endpoint {
                 Disposition::Segment
             }
             Some(Place::TimeWait(index)) => self.on_time_wait(now, hash, index, seg),
+            Some(Place::HalfOpen(index)) => self.on_half_open(now, hash, index, seg),
             None => self.on_nothing(now, hash, seg),
         }
     }
 
-    fn on_connection(&mut self, now: Instant, index: u32, seg: &Segment<'_>) {
+    pub(super) fn on_connection(&mut self, now: Instant, index: u32, seg: &Segment<'_>) {
         let Some(c) = self.connections.get_mut(index) else {
             return;
         };
@@ -93,7 +90,7 @@ impl Endpoint {
         if self.accepting
             && let Some(negotiated) = check_cookie(&self.keys, seg)
         {
-            if self.table.len() >= self.config.max_connections {
+            if self.table.len() >= self.config.max_connections && !self.make_room() {
                 self.forget(seg, "too many connections");
                 return Disposition::TooMany;
             }
@@ -103,10 +100,8 @@ impl Endpoint {
             return Disposition::Accepted;
         }
         if seg.flags.control() == Flags::SYN {
-            // XDP took the flow for known. It will not after this event; the SYN
-            // at hand is answered as XDP would have.
-            self.events.push_back(Event::FlowEnded(seg.flow));
-            self.answer_syn(seg, None);
+            // It is for us to answer, or XDP took the flow for known.
+            self.on_syn(now, hash, seg);
             return Disposition::Syn;
         }
         let holds_something = !seg.payload.is_empty() || seg.flags.has(Flags::FIN);
@@ -121,7 +116,7 @@ impl Endpoint {
     }
 
     /// An RST, and a `FLOWS` entry less.
-    fn forget(&mut self, seg: &Segment<'_>, note: &'static str) {
+    pub(super) fn forget(&mut self, seg: &Segment<'_>, note: &'static str) {
         if !seg.flags.has(Flags::RST) {
             self.replies.push(Reply::reset(seg, note));
         }
@@ -130,26 +125,22 @@ impl Endpoint {
 
     /// Makes the connection; the table is the caller's.
     fn open(&mut self, now: Instant, seg: &Segment<'_>, negotiated: Negotiated) -> u32 {
-        let connection = Connection::from_cookie(now, seg, negotiated, &self.config);
-        let (index, _) = self.connections.insert(connection);
-        if let Some(id) = self.id(index) {
-            self.events.push_back(Event::Accepted(id));
-        }
+        let opening = Opening::of_cookie(seg, negotiated);
+        let connection = Connection::open(now, seg, &opening, &self.config);
+        let index = self.add(connection);
         if self.config.trace {
             self.trace_handshake(now, seg, negotiated);
         }
         index
     }
 
-    fn our_mss(&self, seg: &Segment<'_>) -> u16 {
-        let ip = if seg.flow.is_v4() {
-            ip::V4_LEN
-        } else {
-            ip::V6_LEN
-        };
-        self.config
-            .mtu
-            .saturating_sub((ip + tcp::HEADER_LEN) as u16)
+    /// Stores a connection, and tells the application of it.
+    pub(super) fn add(&mut self, connection: Connection) -> u32 {
+        let (index, _) = self.connections.insert(connection);
+        if let Some(id) = self.id(index) {
+            self.events.push_back(Event::Accepted(id));
+        }
+        index
     }
 
     /// TIME-WAIT: RFC 9293 §3.10.7.4 with RFC 1337 and RFC 6191.
@@ -166,7 +157,7 @@ impl Endpoint {
         let (snd_nxt, rcv_nxt) = (entry.snd_nxt, entry.rcv_nxt);
         let recent = entry.timestamps.map(|(_, recent)| recent);
         if seg.flags.control() == Flags::SYN && admits(seg, rcv_nxt, recent) {
-            self.answer_syn(seg, Some(snd_nxt));
+            self.answer_new_incarnation(seg, snd_nxt);
             return Disposition::Syn;
         }
         if self.accepting
@@ -219,64 +210,6 @@ impl Endpoint {
         Disposition::TimeWait
     }
 
-    /// Answers a SYN as XDP does. `floor` is the SND.NXT of a connection in
-    /// TIME-WAIT, which the new ISS must exceed (RFC 6191 §2, RFC 9293 §3.10.7.4): as
-    /// a cookie cannot be chosen, the MSS that it carries is lowered until it does.
-    fn answer_syn(&mut self, seg: &Segment<'_>, floor: Option<SeqNum>) {
-        // RFC 3168 §6.1.1: an ECN-setup SYN.
-        let ecn = self.config.ecn && seg.flags.has(Flags::ECE.with(Flags::CWR));
-        if !self.accepting {
-            return;
-        }
-        let parity = self.keys.current & 1;
-        let Some(key) = self.keys.keys.get(parity as usize) else {
-            return;
-        };
-        let mss = self.our_mss(seg);
-        let mut offer = SynOptions {
-            mss: seg.mss,
-            window_scale: seg.window_scale,
-            sack_permitted: seg.sack_permitted,
-            timestamps: seg.timestamps,
-            sack: None,
-        };
-        for _ in 0..SYN_ACK_ATTEMPTS {
-            let (made, negotiated) = cookie::make(key, parity, &seg.flow, seg.seq.0, &offer, ecn);
-            if floor.is_none_or(|f| SeqNum(made.iss).after(f)) {
-                let timestamps =
-                    seg.timestamps
-                        .filter(|_| negotiated.timestamps)
-                        .map(|ts| Timestamps {
-                            val: made.tsval,
-                            ecr: ts.val,
-                        });
-                let scale = negotiated.window_scale.map(|_| self.config.window_scale);
-                let options = options::syn_ack(mss, scale, negotiated.sack, timestamps);
-                let window = self.config.initial_window;
-                self.replies.push(Reply::syn_ack(
-                    seg,
-                    made.iss,
-                    window,
-                    options,
-                    negotiated.ecn,
-                ));
-                return;
-            }
-            // 32 is the step of the cookie's MSS above 2048; without timestamps
-            // only four values exist, hence the larger steps later.
-            let lower = negotiated.mss.saturating_sub(32);
-            if lower < cookie::MIN_MSS {
-                if !offer.sack_permitted {
-                    return;
-                }
-                offer.sack_permitted = false;
-                offer.mss = seg.mss;
-            } else {
-                offer.mss = Some(lower);
-            }
-        }
-    }
-
     pub(super) fn record(&mut self, record: TraceEvent) {
         super::recorder(&mut self.trace)(record);
     }
@@ -315,7 +248,7 @@ impl Endpoint {
             seq: (seg.ack - 1).0,
             ack: seg.seq.0,
             window: u32::from(self.config.initial_window),
-            mss: Some(self.our_mss(seg)),
+            mss: Some(self.our_mss(&seg.flow)),
             window_scale: negotiated.window_scale.map(|_| self.config.window_scale),
             timestamps: ts.map(|ts| Timestamps {
                 val: ts.ecr,

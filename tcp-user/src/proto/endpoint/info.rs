@@ -8,7 +8,7 @@ use tcp_common::flow::FlowKey;
 /// What `conns` shows of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnInfo {
-    /// `None` for a TIME-WAIT entry.
+    /// `None` for a TIME-WAIT entry and for a handshake under way.
     pub id: Option<ConnId>,
     /// Its 4-tuple.
     pub flow: FlowKey,
@@ -51,7 +51,7 @@ pub struct ConnInfo {
     pub bytes_in: u64,
     /// Octets of sequence space sent, retransmissions included.
     pub bytes_out: u64,
-    /// Since the cookie came back.
+    /// Since the cookie came back; in SYN-RECEIVED, since the SYN came.
     pub age: Duration,
 }
 
@@ -103,7 +103,7 @@ impl ConnInfo {
 }
 
 impl Endpoint {
-    /// Every connection and TIME-WAIT entry, for `conns`.
+    /// Every connection, TIME-WAIT entry and handshake under way, for `conns`.
     pub fn infos(&self, now: Instant) -> Vec<ConnInfo> {
         self.each_info(now).collect()
     }
@@ -116,7 +116,15 @@ impl Endpoint {
         });
         let time_waits = self.time_waits.iter();
         let time_waits = time_waits.map(|entry| ConnInfo::bare(entry.flow, State::TimeWait));
-        connections.chain(time_waits)
+        let half_opens = self.half_opens.iter().map(move |entry| ConnInfo {
+            rto: entry.rto(),
+            mss: entry.negotiated.mss,
+            backoff: entry.retries,
+            retransmits: entry.retries.into(),
+            age: now - entry.created,
+            ..ConnInfo::bare(entry.flow, State::SynReceived)
+        });
+        connections.chain(time_waits).chain(half_opens)
     }
 
     /// State and local end of each, which is all that counting takes: one cache line.
@@ -126,6 +134,9 @@ impl Endpoint {
             .iter()
             .map(|(_, c)| (c.phase().name(), &c.flow));
         let time_waits = self.time_waits.iter();
-        connections.chain(time_waits.map(|entry| (State::TimeWait, &entry.flow)))
+        let half_opens = self.half_opens.iter();
+        connections
+            .chain(time_waits.map(|entry| (State::TimeWait, &entry.flow)))
+            .chain(half_opens.map(|entry| (State::SynReceived, &entry.flow)))
     }
 }

@@ -3,12 +3,14 @@
 //! - this file: the public verbs, and `settle`, which turns a [`Step`] of a
 //!   connection into events, TIME-WAIT entries, answers and timers
 //! - `demux`: a frame to its connection, the cookie, what has no connection
+//! - `syn`: SYNs, and handshakes under way
 //! - `reply`: answers that need no connection
 
 mod demux;
 pub(super) use demux::check_cookie;
 mod info;
 mod reply;
+mod syn;
 
 pub use info::{ConnInfo, Options};
 
@@ -16,6 +18,7 @@ use self::reply::{Replies, Reply};
 use super::config::Keys;
 use super::connection::state::Phase;
 use super::connection::{Connection, Env, NEVER, Step};
+use super::half_open::HalfOpens;
 use super::limit::AckLimit;
 use super::memory::Memory;
 use super::slab::Slab;
@@ -120,6 +123,7 @@ pub struct Endpoint {
     table: Table,
     connections: Slab<Connection>,
     time_waits: TimeWaits,
+    half_opens: HalfOpens,
     wheel: Wheel,
     /// Connections that have something to send, in turn.
     senders: VecDeque<u32>,
@@ -145,6 +149,7 @@ impl Endpoint {
             table: Table::new((rng.next_u64(), rng.next_u64())),
             connections: Slab::new(),
             time_waits: TimeWaits::new(),
+            half_opens: HalfOpens::new(),
             wheel: Wheel::new(Instant(0)),
             senders: VecDeque::new(),
             replies: Replies::new(),
@@ -174,6 +179,8 @@ impl Endpoint {
             fin_timeout: new.fin_timeout,
             congestion: new.congestion,
             send_buffer: new.send_buffer,
+            half_open: new.half_open,
+            syn_ack_retries: new.syn_ack_retries,
             ..self.config.clone()
         };
     }
@@ -217,6 +224,9 @@ impl Endpoint {
                 self.events.push_back(Event::FlowEnded(entry.flow));
             }
         }
+        while let Some(index) = self.half_opens.expired(now) {
+            self.on_syn_ack_timeout(now, index);
+        }
     }
 
     /// When [`Self::handle_timeout`] wants to be called next; it may be early by
@@ -224,7 +234,8 @@ impl Endpoint {
     pub fn poll_deadline(&mut self) -> Option<Instant> {
         let wheel = self.wheel.next_deadline();
         let time_wait = self.time_waits.deadline();
-        wheel.into_iter().chain(time_wait).min()
+        let half_open = self.half_opens.deadline();
+        wheel.into_iter().chain(time_wait).chain(half_open).min()
     }
 
     /// Writes the next frame to send into `buf` and returns its length; `None`:
@@ -449,12 +460,12 @@ impl Endpoint {
         self.connection(id).map(|c| c.phase().name())
     }
 
-    /// Whether this 4-tuple has a connection or a TIME-WAIT entry.
+    /// Whether this 4-tuple has a connection, a TIME-WAIT entry or a handshake under way.
     pub fn knows(&self, flow: &FlowKey) -> bool {
         self.place(self.table.hash(flow), flow).is_some()
     }
 
-    /// Connections and TIME-WAIT entries.
+    /// Connections, TIME-WAIT entries and handshakes under way.
     pub fn len(&self) -> usize {
         self.table.len()
     }
@@ -479,6 +490,7 @@ impl Endpoint {
     pub const fn footprint(&self) -> usize {
         self.connections.len() * size_of::<Connection>()
             + self.time_waits.len() * TimeWaits::ENTRY
+            + self.half_opens.len() * HalfOpens::ENTRY
             + self.memory.used()
     }
 
@@ -487,6 +499,7 @@ impl Endpoint {
     pub fn shrink(&mut self) {
         self.connections.shrink();
         self.time_waits.shrink();
+        self.half_opens.shrink();
         self.table.shrink();
         self.wheel.shrink(self.connections.end());
         self.memory.shrink();
@@ -534,6 +547,7 @@ impl Endpoint {
         self.table.find(hash, |place| match place {
             Place::Connection(i) => self.connections.get(i).is_some_and(|c| c.flow == *flow),
             Place::TimeWait(i) => self.time_waits.get(i).is_some_and(|e| e.flow == *flow),
+            Place::HalfOpen(i) => self.half_opens.get(i).is_some_and(|e| e.flow == *flow),
         })
     }
 

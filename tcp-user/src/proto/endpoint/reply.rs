@@ -102,11 +102,13 @@ impl Reply {
 
     /// A SYN-ACK like those that XDP sends.
     pub(super) fn syn_ack(
-        seg: &Segment<'_>,
-        iss: u32,
+        link: LinkHeader,
+        flow: FlowKey,
+        (iss, irs): (SeqNum, SeqNum),
         window: u16,
         options: SynAckOptions,
         ecn: bool,
+        note: &'static str,
     ) -> Self {
         let mut flags = Flags::SYN.with(Flags::ACK);
         if ecn {
@@ -116,9 +118,27 @@ impl Reply {
         Self {
             window,
             syn_ack: Some(options),
+            client: State::Established,
+            server: State::SynReceived,
+            note,
+            ..Self::new(link, flow, iss, irs + 1, flags)
+        }
+    }
+
+    /// The ACK to what is not acceptable in SYN-RECEIVED.
+    pub(super) fn challenge(
+        link: LinkHeader,
+        flow: FlowKey,
+        (iss, irs): (SeqNum, SeqNum),
+        window: u16,
+        timestamps: Option<(u32, u32)>,
+    ) -> Self {
+        Self {
+            window,
+            timestamps: timestamps.map(|(val, ecr)| Timestamps { val, ecr }),
             client: State::SynSent,
             server: State::SynReceived,
-            ..Self::new(seg.reply_link(), seg.flow, SeqNum(iss), seg.seq + 1, flags)
+            ..Self::new(link, flow, iss + 1, irs + 1, Flags::ACK)
         }
     }
 

@@ -3,6 +3,7 @@ use crate::proto::{CloseReason, Config, Disposition, Event, State};
 
 mod close;
 mod ecn;
+mod handshake;
 mod memory;
 mod path_mtu;
 mod receive;

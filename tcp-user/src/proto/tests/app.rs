@@ -20,6 +20,8 @@ pub(super) enum Kind {
     Source(u64),
     /// Sends so many octets and closes its half only after the peer did.
     SourceLast(u64),
+    /// Sends so many octets at once, then closes its half.
+    Greeting(u64),
     /// Closes both halves once so many octets have come.
     CloseAfter(u64),
     /// Reads what comes without a look at it; closes after the peer did.
@@ -80,8 +82,10 @@ impl App {
             Event::Accepted(id) => {
                 assert!(self.id.is_none(), "accepted twice");
                 self.id = Some(id);
-                if self.kind == Kind::SinkHalfClosed {
-                    self.shutdown(now, endpoint);
+                match self.kind {
+                    Kind::SinkHalfClosed => self.shutdown(now, endpoint),
+                    Kind::Greeting(_) => self.write(now, endpoint),
+                    _ => {}
                 }
             }
             Event::Readable(_) => match self.slow {
@@ -92,7 +96,7 @@ impl App {
             },
             Event::Writable(_) => self.write(now, endpoint),
             Event::Closed(_, reason) => self.closed = Some(reason),
-            Event::FlowEnded(_) => {}
+            Event::FlowBegan(_) | Event::FlowEnded(_) => {}
         }
     }
 
@@ -205,8 +209,9 @@ impl App {
                     self.read(now, endpoint, usize::MAX);
                 }
             }
-            Kind::Source(total) | Kind::SourceLast(total) => {
-                if self.received == 0 && !self.eof {
+            Kind::Source(total) | Kind::SourceLast(total) | Kind::Greeting(total) => {
+                let greets = matches!(self.kind, Kind::Greeting(_));
+                if self.received == 0 && !self.eof && !greets {
                     return;
                 }
                 while self.sent < total {
@@ -220,7 +225,7 @@ impl App {
                         return;
                     }
                 }
-                if self.eof || matches!(self.kind, Kind::Source(_)) {
+                if self.eof || !matches!(self.kind, Kind::SourceLast(_)) {
                     self.shutdown(now, endpoint);
                 }
             }

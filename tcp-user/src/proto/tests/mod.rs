@@ -15,10 +15,11 @@
 //! | `monitor` | what each segment of the endpoint is held to |
 //! | `network` | ECN and ICMP |
 //! | `wire` | frames, without the engine's code |
-//! | `lossy`, `teardown`, `hostile` | the tests |
+//! | `lossy`, `handshake`, `teardown`, `hostile` | the tests |
 
 mod app;
 mod client;
+mod handshake;
 mod hostile;
 mod link;
 mod lossy;

@@ -448,6 +448,11 @@ impl Sim {
                 }
                 peer
             }
+            Event::FlowBegan(flow) => {
+                assert!(self.endpoint.knows(&flow), "an unknown flow began");
+                self.xdp.flows.insert(flow);
+                return;
+            }
             Event::FlowEnded(flow) => {
                 assert!(!self.endpoint.knows(&flow), "the flow has not ended");
                 assert!(self.xdp.flows.remove(&flow), "an unknown flow ended");
@@ -557,7 +562,7 @@ impl Sim {
             assert!(p.app.eof || done, "{}", context());
             let sent = match p.app.kind {
                 Kind::Echo => c.config.send,
-                Kind::Source(n) | Kind::SourceLast(n) => n,
+                Kind::Source(n) | Kind::SourceLast(n) | Kind::Greeting(n) => n,
                 _ => 0,
             };
             assert_eq!((p.app.sent, c.received()), (sent, sent), "{}", context());

@@ -32,6 +32,8 @@ pub(super) struct XdpModel {
     ecn: bool,
     /// `xdp.on_invalid_ack`: answer RST, or drop.
     pub(super) rst: bool,
+    /// SYNs go to the endpoint.
+    adaptive: bool,
 }
 
 impl XdpModel {
@@ -45,6 +47,7 @@ impl XdpModel {
             window_scale: config.window_scale,
             ecn: config.ecn,
             rst,
+            adaptive: config.half_open > 0,
         };
         new.rotate(seed);
         new.rotate(seed);
@@ -74,6 +77,7 @@ impl XdpModel {
             return Verdict::Redirect;
         }
         match seg.flags & (SYN | ACK | RST | FIN) {
+            SYN if self.adaptive => return Verdict::Redirect,
             SYN => return Verdict::Answer(self.syn_ack(path, seg)),
             f if f & RST != 0 => return Verdict::Drop,
             f if f & (SYN | ACK) != ACK => return Verdict::Drop,
