@@ -7,7 +7,7 @@ use super::trace::{Direction, TraceEvent};
 use tcp_common::flow::FlowKey;
 use tcp_common::seq::SeqNum;
 use tcp_common::wire::link::{ETH_LEN, MAX_LINK_LEN};
-use tcp_common::wire::options::{NOP, SACK, SynAckOptions, TIMESTAMPS};
+use tcp_common::wire::options::{self, NOP, SACK, SynAckOptions, TIMESTAMPS};
 use tcp_common::wire::{Flags, Sum, Timestamps, checksum, ip, tcp};
 
 /// Octets of the padded timestamps option (RFC 7323 appendix A).
@@ -203,6 +203,14 @@ impl Outgoing<'_> {
         for (to, (left, right)) in sack.iter_mut().zip(blocks) {
             *to = (left.0, right.0);
         }
+        // Options are read behind a header.
+        let mut laid = vec![0];
+        if let Some(options) = &self.syn_ack {
+            let words = options.word.iter().take(options.words);
+            laid.extend(words.flat_map(|word| word.to_be_bytes()));
+        }
+        // Our own, so they can be read.
+        let offered = options::parse(&laid[..], 1, laid.len()).unwrap_or_default();
         TraceEvent {
             at,
             flow: *self.flow,
@@ -213,10 +221,10 @@ impl Outgoing<'_> {
             ack: self.ack.0,
             len: self.payload[0].len() + self.payload[1].len(),
             window,
-            mss: None,
-            window_scale: None,
-            sack_permitted: false,
-            timestamps: self.timestamps,
+            mss: offered.mss,
+            window_scale: offered.window_scale,
+            sack_permitted: offered.sack_permitted,
+            timestamps: self.timestamps.or(offered.timestamps),
             sack,
             sack_blocks: blocks.len(),
             client,

@@ -183,7 +183,15 @@ fn details(c: &Connection) -> String {
     if c.backoff > 0 {
         add(format_args!("backoff:{}", c.backoff));
     }
-    add(format_args!("mss:{} cwnd:{}", c.mss, c.cwnd));
+    add(format_args!("mss:{}", c.mss));
+    if c.cwnd == 0 {
+        // A handshake under way: nothing has been sent that counts.
+        if c.retransmits > 0 {
+            add(format_args!("retrans:{}", c.retransmits));
+        }
+        return out;
+    }
+    add(format_args!("cwnd:{}", c.cwnd));
     if c.ssthresh < u32::MAX {
         add(format_args!("ssthresh:{}", c.ssthresh));
     }

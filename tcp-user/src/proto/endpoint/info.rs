@@ -119,9 +119,19 @@ impl Endpoint {
         let half_opens = self.half_opens.iter().map(move |entry| ConnInfo {
             rto: entry.rto(),
             mss: entry.negotiated.mss,
+            options: Options {
+                timestamps: entry.negotiated.timestamps,
+                sack: entry.negotiated.sack,
+                ecn: entry.negotiated.ecn,
+                shifts: entry
+                    .negotiated
+                    .window_scale
+                    .map_or((0, 0), |shift| (shift, self.config.window_scale)),
+                ..Options::default()
+            },
             backoff: entry.retries,
             retransmits: entry.retries.into(),
-            age: now - entry.created,
+            age: Duration::from_secs((now - entry.created).as_secs()),
             ..ConnInfo::bare(entry.flow, State::SynReceived)
         });
         connections.chain(time_waits).chain(half_opens)

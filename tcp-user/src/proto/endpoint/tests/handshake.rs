@@ -260,17 +260,18 @@ fn the_trace_shows_what_was_there() {
     let trace = s.trace();
     let steps: Vec<_> = trace
         .iter()
-        .map(|t| (t.client, t.server, t.window, t.note, t.reconstructed))
+        .map(|t| (t.client, t.server, t.window, t.note, t.mss))
         .collect();
+    assert!(trace.iter().all(|t| !t.reconstructed));
     let (sent, received) = (State::SynSent, State::SynReceived);
     let open = State::Established;
     assert_eq!(
         steps,
         [
-            (sent, received, 65_000, "", false),
-            (open, received, 65_535, "", false),
-            (open, received, 65_535, "retransmission", false),
-            (open, open, 65_000, "", false),
+            (sent, received, 65_000, "", Some(1460)),
+            (open, received, 65_535, "", Some(1460)),
+            (open, received, 65_535, "retransmission", Some(1460)),
+            (open, open, 65_000, "", None),
         ]
     );
 }
