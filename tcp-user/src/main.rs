@@ -10,6 +10,7 @@ use tcp_user::cli::{
 };
 use tcp_user::control::client::{self, Output};
 use tcp_user::control::config::{self, Config};
+use tcp_user::control::listen::Policy;
 use tcp_user::control::privileges::Privileges;
 use tcp_user::control::records::{Request, SecretInfo};
 use tcp_user::control::secrets::Master;
@@ -83,6 +84,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
                     count: usize::from(run.pcap_files),
                 }),
                 faults: run.faults,
+                streams: Policy::default(),
             })
         }
         Command::Stats(s) => match (s.interval, s.watch) {

@@ -2,6 +2,7 @@
 //! [`crate::net::TcpListener`]s take the connections.
 
 use super::config::Config;
+use super::listen::Policy;
 use super::loader::Mode;
 use super::orders::{Desk, Order};
 use super::{Options, Server as Inner, Stop};
@@ -48,6 +49,7 @@ impl Server {
             trace: false,
             pcap: None,
             faults: None,
+            streams: Policy::default(),
         })
     }
 
@@ -98,6 +100,13 @@ impl Builder {
     /// The configuration; at first every key's default.
     pub fn config(mut self, config: Config) -> Self {
         self.0.config = config;
+        self
+    }
+
+    /// How handshakes of its listeners are treated; at first by cookies.
+    /// [`Policy::Adaptive`] is for protocols in which the server speaks first.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.0.streams = policy;
         self
     }
 

@@ -43,7 +43,7 @@ impl Server {
         let listen = Listen {
             place,
             app: App::Stream,
-            policy: Policy::Cookie,
+            policy: self.streams,
         };
         if let Err(error) = self.fits(&listen) {
             return refuse(io::ErrorKind::AddrInUse, &error);

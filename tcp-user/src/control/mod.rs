@@ -94,6 +94,8 @@ pub struct Options {
     pub pcap: Option<Files>,
     /// `--faults`.
     pub faults: Option<FaultPlan>,
+    /// The policy of [`crate::net::TcpListener`]s.
+    pub streams: Policy,
 }
 
 /// Runs the server until SIGINT or SIGTERM. An error before the ready line leaves
@@ -171,6 +173,7 @@ struct Server {
     /// What `tcp-user run` prints when it answers SYNs.
     ready: String,
     drained: Vec<listen::Place>,
+    streams: Policy,
     capture: Option<Capture>,
     backends: proxy::Watch,
     shield: (shield::Watch, loader::Counters),
@@ -192,6 +195,7 @@ impl Server {
             trace,
             pcap,
             faults,
+            streams,
         } = options;
         let listens = config.listen.clone();
         let nic = Nic::find(&interface)
@@ -365,6 +369,7 @@ impl Server {
             desk,
             ready,
             drained: Vec::new(),
+            streams,
             capture,
             backends,
             shield: (shield, counters),

@@ -13,7 +13,7 @@ fn xdp(server: &Server, counter: &str) -> u64 {
 }
 
 /// Loses what the client sends to a port and these conditions (of nft) hold for.
-fn lose(lab: &Lab, port: u16, conditions: &str) {
+pub fn lose(lab: &Lab, port: u16, conditions: &str) {
     let rules = format!(
         "table inet lose {{ chain out {{ type filter hook output priority 0; \
          tcp dport {port} {conditions} drop ; }} ; }}"
@@ -24,7 +24,7 @@ fn lose(lab: &Lab, port: u16, conditions: &str) {
 }
 
 /// The last ACK of the handshake.
-const FIRST_ACK: &str = "tcp flags & (syn|ack|fin|rst|psh) == ack numgen inc mod 100000 < 1";
+pub const FIRST_ACK: &str = "tcp flags & (syn|ack|fin|rst|psh) == ack numgen inc mod 100000 < 1";
 
 fn wait_until(mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -218,4 +218,17 @@ fn the_policy_changes_while_the_server_runs() {
         assert!(answers(lab.connect(&format!("{V4}:7"))));
         assert_eq!(xdp(&server, "to_handshake"), handshakes, "{policy}");
     }
+}
+
+/// The last ACK may come on another queue than the SYN.
+#[test]
+#[ignore = "needs root"]
+fn handshakes_are_kept_on_every_queue() {
+    let lab = Lab::with_queues(2);
+    let server = lab.run(&["--listen", "*:7=echo@adaptive"]);
+    for _ in 0..100 {
+        assert!(answers(lab.connect(&format!("{V4}:7"))));
+    }
+    assert_eq!(xdp(&server, "to_handshake"), 100);
+    assert_eq!(lab.client_resets().0, 0);
 }

@@ -1,5 +1,6 @@
 //! What a `TcpStream` does, over our TCP and over the kernel's: the same test for both.
 
+use crate::adaptive::{FIRST_ACK, lose};
 use crate::lab::{IFACE, Lab, V4, noise, read_all};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{ErrorKind, IoSlice, Read, Write};
@@ -7,6 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 use tcp_user::Server;
 use tcp_user::control::config::Config;
+use tcp_user::control::listen::Policy;
 use tcp_user::net;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -543,4 +545,29 @@ fn the_end_of_the_stack_is_told() {
         })
         .unwrap();
     assert!(!lab.is_attached());
+}
+
+/// Ours only: a cookie would leave both waiting for the other.
+#[test]
+#[ignore = "needs root"]
+fn a_greeting_is_heard_though_the_last_ack_was_lost() {
+    let lab = &Lab::new();
+    let control = format!("/tmp/{}.sock", lab.server.name());
+    lab.server
+        .enter(|| {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let builder = Server::builder(IFACE).policy(Policy::Adaptive);
+            let server = builder.control(control).start().unwrap();
+            let bind = net::TcpListener::bind(server.stack(), "192.0.2.2:25");
+            let listener = runtime.block_on(bind).unwrap();
+            runtime.spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(b"220 ready").await.unwrap();
+                stream.shutdown().await.unwrap();
+            });
+            lose(lab, 25, FIRST_ACK);
+            let client = lab.connect("192.0.2.2:25");
+            assert_eq!(read_all(&client), b"220 ready");
+        })
+        .unwrap();
 }
