@@ -161,10 +161,13 @@ impl Endpoint {
             return Disposition::Syn;
         }
         if self.accepting
-            && seg.ack != snd_nxt
+            && (seg.ack - 1).after(snd_nxt)
+            && admits(seg, rcv_nxt, recent)
             && let Some(negotiated) = check_cookie(&self.keys, seg)
         {
-            // The peer of a new connection proved that it got our SYN-ACK.
+            // The peer of a new connection proved that it got our SYN-ACK, whose ISS lies above
+            // what the old one sent. The cookie of the old one may be valid still, too: in a late
+            // copy of its first segment.
             self.time_waits.remove(index);
             let new = self.open(now, seg, negotiated);
             self.table
@@ -276,7 +279,7 @@ pub(in crate::proto) fn check_cookie(keys: &Keys, seg: &Segment<'_>) -> Option<N
     cookie::check(key, &seg.flow, irs, iss, tsecr)
 }
 
-/// Whether a SYN may open a new incarnation of a connection in TIME-WAIT: a later
+/// Whether a SYN, or what follows it, may open a new incarnation of a connection in TIME-WAIT: a later
 /// timestamp, or where timestamps do not tell, a later sequence number (RFC 6191 §2).
 fn admits(seg: &Segment<'_>, rcv_nxt: SeqNum, recent: Option<u32>) -> bool {
     match (recent, seg.timestamps) {

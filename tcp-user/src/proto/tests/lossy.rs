@@ -97,8 +97,6 @@ fn every_octet_arrives_over_a_congested_path() {
         };
         let agreed = timestamps && config.ecn;
         let mut sim = Sim::new(rng.u64(), config, vec![plan], false);
-        // An echo halves cwnd at once, below what is in flight.
-        sim.check_cwnd = false;
         sim.run(HOURS);
         sim.assert_complete();
         let p = &sim.peers[0];

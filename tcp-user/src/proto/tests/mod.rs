@@ -43,8 +43,14 @@ use std::time::Duration;
 /// Seeds that once failed: test and seed.
 const REGRESSIONS: &[(&str, u64)] = &[
     ("connections_do_not_disturb_each_other", 414),
+    ("connections_do_not_disturb_each_other", 2133),
     ("every_octet_arrives_over_a_bad_path", 4651),
+    ("every_octet_arrives_over_a_bad_path", 56_561),
+    ("every_octet_arrives_over_a_congested_path", 1769),
+    ("every_octet_arrives_over_a_congested_path", 27_565),
     ("every_octet_arrives_when_the_path_becomes_narrow", 16),
+    ("every_octet_arrives_when_the_path_becomes_narrow", 19_931),
+    ("garbage_is_survived", 133_729),
 ];
 
 /// Runs a simulation for `count` seeds and for those that once failed.

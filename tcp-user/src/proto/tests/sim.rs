@@ -8,7 +8,7 @@ use super::network::too_big;
 use super::rng::Rng;
 use super::wire::{self, Path};
 use super::xdp::{Verdict, XdpModel};
-use crate::proto::{CloseReason, Config, Disposition, Endpoint, Event, Instant};
+use crate::proto::{CloseReason, Config, Disposition, Endpoint, Event, Instant, State};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -91,8 +91,8 @@ pub(super) struct Sim {
     /// more connection, as with every SYN cookie.
     pub(super) ghosts: u32,
     wakes: Wakes,
-    /// The cwnd is compared with the flight.
-    pub(super) check_cwnd: bool,
+    /// What the endpoint sends now comes of a timer.
+    timer: bool,
     /// The peers only send what their clients send: what the endpoint says is held
     /// against those.
     pub(super) trust: bool,
@@ -157,7 +157,7 @@ impl Sim {
                 since: started,
                 frames: 0,
             },
-            check_cwnd: true,
+            timer: false,
             trust: true,
             half_open: false,
             trains: rng.chance(0.5),
@@ -197,7 +197,11 @@ impl Sim {
                 .id
                 .and_then(|id| self.endpoint.state(id));
             let state = state.map_or(String::new(), |s| s.to_string());
-            eprintln!("{t:12.6} {peer} {arrow} {seg:?} {note} {state}");
+            let flow = self.peers[peer].path.flow();
+            let mut infos = self.endpoint.each_info(self.now);
+            let info = infos.find(|info| info.flow == flow);
+            let flight = info.map_or((0, 0), |info| (info.in_flight, info.cwnd));
+            eprintln!("{t:12.6} {peer} {arrow} {seg:?} {note} {state} {flight:?}");
         }
     }
 
@@ -240,7 +244,9 @@ impl Sim {
         self.settle();
         if self.is_due() {
             self.endpoint.handle_timeout(self.now);
+            self.timer = true;
             self.settle();
+            self.timer = false;
             self.count_wake();
             assert!(
                 !self.is_due(),
@@ -368,7 +374,13 @@ impl Sim {
                 let p = &mut self.peers[i];
                 p.monitor.heard(&p.client, &parsed.segment);
                 p.reset_heard |= parsed.segment.has(wire::RST);
+                let known = self.endpoint.knows(&path.flow());
                 let disposition = self.endpoint.handle_frame(self.now, frame);
+                assert!(
+                    disposition != Disposition::Accepted || !known || !self.has_ended(i),
+                    "a late copy ended a TIME-WAIT: {:?}",
+                    parsed.segment
+                );
                 let taken = match disposition {
                     Disposition::Accepted | Disposition::Segment | Disposition::TimeWait => true,
                     // RFC 6191: a new connection out of a TIME-WAIT.
@@ -425,6 +437,13 @@ impl Sim {
         }
     }
 
+    /// The server is done with this connection, though perhaps not the application.
+    fn has_ended(&self, peer: usize) -> bool {
+        let app = &self.peers[peer].app;
+        let state = |id| self.endpoint.state(id).unwrap_or(State::Closed);
+        app.closed.is_some() || app.id.is_some_and(|id| state(id) == State::Closed)
+    }
+
     fn dispatch(&mut self, event: Event) {
         if self.verbose {
             eprintln!("{:12.6} {event:?}", self.elapsed().as_secs_f64());
@@ -434,7 +453,7 @@ impl Sim {
                 let flow = self.endpoint.flow(id).expect("just accepted");
                 let peer = self.by_flow[&flow];
                 assert!(self.by_id.insert(id, peer).is_none(), "an id used twice");
-                if self.peers[peer].app.closed.is_some() {
+                if self.has_ended(peer) {
                     self.ghosts += 1;
                     self.endpoint.abort(self.now, id);
                     return;
@@ -467,18 +486,19 @@ impl Sim {
         let parsed = wire::parse(frame).expect("the endpoint sends whole frames");
         let flow = FlowKey::new(parsed.dst, parsed.src);
         let i = self.by_flow[&flow];
-        let infos = if self.check_cwnd && !parsed.segment.data.is_empty() {
-            self.endpoint.infos(self.now)
+        let info = if self.trust && !parsed.segment.data.is_empty() {
+            let mut infos = self.endpoint.each_info(self.now);
+            infos.find(|info| info.flow == flow)
         } else {
-            Vec::new()
+            None
         };
-        let info = infos.iter().find(|info| info.flow == flow);
         let p = &mut self.peers[i];
         let initial = usize::from(self.config.initial_window);
         let limits = Limits {
             mtu: usize::from(self.config.mtu),
             buffer: self.config.recv_buffer.max(initial),
             read: p.app.received,
+            timer: self.timer,
         };
         let sends = if p.app.kind == Kind::Echo {
             p.client.config.sends
@@ -487,7 +507,7 @@ impl Sim {
         };
         if self.trust {
             p.monitor
-                .sent(&p.path, &p.client, &parsed, sends, info, &limits);
+                .sent(&p.path, &p.client, &parsed, sends, info.as_ref(), &limits);
         }
         self.send_down(i, frame);
     }

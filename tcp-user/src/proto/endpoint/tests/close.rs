@@ -287,3 +287,25 @@ fn time_wait_admits_a_new_syn_by_cookie() {
         assert_eq!(s.endpoint.len(), 1);
     }
 }
+
+/// Its cookie is still valid, but it is the old connection's: what TIME-WAIT is for
+/// (RFC 9293 §3.6.1).
+#[test]
+fn time_wait_does_not_end_with_a_late_copy_of_the_first_segment() {
+    for timestamps in [false, true] {
+        let offer = offer(1460, Some(7), true, timestamps);
+        let mut s = Script::new(config(), &offer);
+        assert_eq!(s.send(1, 1, PSH, b"POST /"), Disposition::Accepted);
+        let id = s.accepted();
+        assert_eq!(s.read(id), b"POST /");
+        s.endpoint.close(s.now, id);
+        s.expect(1, 7, "F.", 0);
+        s.send(7, 2, FIN, b"");
+        s.expect(2, 8, ".", 0);
+        s.events();
+        assert_eq!(s.send(1, 1, PSH, b"POST /"), Disposition::TimeWait);
+        s.expect(2, 8, ".", 0);
+        assert!(s.events().is_empty());
+        assert_eq!(s.endpoint.infos(s.now)[0].state, State::TimeWait);
+    }
+}
