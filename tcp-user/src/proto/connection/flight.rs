@@ -68,6 +68,9 @@ pub(super) struct Flight {
     pub(super) probes: Probes,
     /// A zero window was probed with octets of this flight.
     pub(super) window_probed: bool,
+    /// The first segment went out again as a probe, before any recovery: when, milliseconds of
+    /// our clock, and its end.
+    probed: Option<(u32, SeqNum)>,
     /// The round trip ends when what follows this is acknowledged.
     round_end: SeqNum,
     undo: Option<Undo>,
@@ -123,6 +126,7 @@ impl Flight {
             reorder_timer: false,
             probes: Probes::default(),
             window_probed: false,
+            probed: None,
             round_end: una,
             undo: None,
         }
@@ -135,6 +139,12 @@ impl Flight {
 
     /// The segment `[start, end)` was sent again.
     pub(super) fn on_retransmit(&mut self, start: SeqNum, end: SeqNum, now: Instant) {
+        if self.recovery == Recovery::None
+            && self.first_probe(start).is_none()
+            && self.board.first().is_some_and(|r| r.start == start)
+        {
+            self.probed = Some((now.millis(), end));
+        }
         self.board.retransmit(start, end, now);
         let octets = end.distance_from(start);
         if let Some(undo) = &mut self.undo
@@ -144,6 +154,11 @@ impl Flight {
             undo.octets = undo.octets.saturating_add(octets);
         }
         self.on_sent(octets);
+    }
+
+    /// The probe that the segment at SND.UNA was sent again as.
+    fn first_probe(&self, una: SeqNum) -> Option<(u32, SeqNum)> {
+        self.probed.filter(|(_, end)| end.after(una))
     }
 
     /// New octets up to `end` were sent.
@@ -349,6 +364,7 @@ impl Connection {
         if spurious && let Some(undo) = f.undo.take() {
             self.congestion.undo(undo.before);
             f.board.forget_losses();
+            f.force = false;
             f.recovery = Recovery::None;
             f.dup_acks = 0;
             f.dup_octets = 0;
@@ -427,14 +443,14 @@ impl Connection {
     fn enter_recovery(&mut self, f: &mut Flight, in_flight: u32, flight: u32) {
         f.undo = Some(Undo {
             before: self.congestion.snapshot(),
-            first: None,
+            first: f.first_probe(self.snd.una),
             needed: false,
             octets: 0,
         });
         f.recovery = Recovery::Fast;
         f.recover = self.snd.nxt;
         f.prr = Prr::new(in_flight, f.unspent);
-        f.probes = Probes::default();
+        f.probes.restart();
         self.congestion.on_loss(flight);
     }
 
@@ -532,9 +548,11 @@ impl Connection {
         if self.retries == 1 {
             f.undo = Some(Undo {
                 before: self.congestion.snapshot(),
-                first: None,
+                // Where a probe has repaired the loss, the timeout was needless, but not what it
+                // means to cwnd.
+                first: f.first_probe(self.snd.una),
                 needed: false,
-                octets: 0,
+                octets: f.board.again(),
             });
             // RFC 5681 §3.1: ssthresh only falls for the first of several
             // retransmissions of a segment.
@@ -545,7 +563,7 @@ impl Connection {
         f.recover = self.snd.nxt;
         f.dup_acks = 0;
         f.dup_octets = 0;
-        f.probes = Probes::default();
+        f.probes.restart();
         f.deadline = NEVER;
         f.reorder_timer = false;
         f.force = true;
@@ -565,7 +583,7 @@ impl Connection {
         f.board.mark_lost(|_| Verdict::Lost);
         f.dup_acks = 0;
         f.dup_octets = 0;
-        f.probes = Probes::default();
+        f.probes.restart();
         f.deadline = NEVER;
         f.reorder_timer = false;
         f.force = true;

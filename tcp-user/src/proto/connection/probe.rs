@@ -50,6 +50,15 @@ impl Probes {
         self.unanswered = 0;
     }
 
+    /// A recovery begins. A tail loss probe of new octets stays the only one until it is
+    /// acknowledged: the recovery may turn out to have been needless.
+    pub(super) fn restart(&mut self) {
+        *self = Self {
+            tail: self.tail.filter(|probe| !probe.again),
+            ..Self::default()
+        };
+    }
+
     /// It is not known yet whether the tail loss probe repaired a loss.
     pub(super) const fn is_undecided(&self) -> bool {
         self.tail.is_some()

@@ -109,6 +109,11 @@ impl Scoreboard {
         self.lost
     }
 
+    /// Octets in the network that were sent more than once.
+    pub(super) const fn again(&self) -> u32 {
+        self.again
+    }
+
     /// Octets in the network, as far as known: `SetPipe` of RFC 6675 §4. What was sent
     /// again before it was lost counts once.
     pub(super) const fn pipe(&self) -> u32 {

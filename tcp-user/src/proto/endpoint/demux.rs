@@ -156,13 +156,13 @@ impl Endpoint {
         };
         let (snd_nxt, rcv_nxt) = (entry.snd_nxt, entry.rcv_nxt);
         let recent = entry.timestamps.map(|(_, recent)| recent);
-        if seg.flags.control() == Flags::SYN && admits(seg, rcv_nxt, recent) {
+        if seg.flags.control() == Flags::SYN && admits(seg, seg.seq, rcv_nxt, recent) {
             self.answer_new_incarnation(seg, snd_nxt);
             return Disposition::Syn;
         }
         if self.accepting
             && (seg.ack - 1).after(snd_nxt)
-            && admits(seg, rcv_nxt, recent)
+            && admits(seg, seg.seq - 1, rcv_nxt, recent)
             && let Some(negotiated) = check_cookie(&self.keys, seg)
         {
             // The peer of a new connection proved that it got our SYN-ACK, whose ISS lies above
@@ -279,11 +279,12 @@ pub(in crate::proto) fn check_cookie(keys: &Keys, seg: &Segment<'_>) -> Option<N
     cookie::check(key, &seg.flow, irs, iss, tsecr)
 }
 
-/// Whether a SYN, or what follows it, may open a new incarnation of a connection in TIME-WAIT: a later
-/// timestamp, or where timestamps do not tell, a later sequence number (RFC 6191 §2).
-fn admits(seg: &Segment<'_>, rcv_nxt: SeqNum, recent: Option<u32>) -> bool {
+/// Whether a SYN with the sequence number `irs`, or what follows it, may open a new incarnation of
+/// a connection in TIME-WAIT: a later timestamp, or where timestamps do not tell, a later
+/// sequence number (RFC 6191 §2).
+fn admits(seg: &Segment<'_>, irs: SeqNum, rcv_nxt: SeqNum, recent: Option<u32>) -> bool {
     match (recent, seg.timestamps) {
         (Some(recent), Some(ts)) if ts.val != recent => (ts.val.wrapping_sub(recent) as i32) > 0,
-        _ => seg.seq.after(rcv_nxt),
+        _ => irs.after(rcv_nxt),
     }
 }

@@ -42,14 +42,21 @@ use std::time::Duration;
 
 /// Seeds that once failed: test and seed.
 const REGRESSIONS: &[(&str, u64)] = &[
+    ("a_port_can_be_used_again", 7077),
+    ("broken_connections_leave_nothing_behind", 49_974),
+    ("bulk_uses_the_link", 704),
     ("connections_do_not_disturb_each_other", 414),
     ("connections_do_not_disturb_each_other", 2133),
+    ("connections_do_not_disturb_each_other", 2495),
     ("every_octet_arrives_over_a_bad_path", 4651),
     ("every_octet_arrives_over_a_bad_path", 56_561),
+    ("every_octet_arrives_over_a_bad_path", 134_802),
     ("every_octet_arrives_over_a_congested_path", 1769),
     ("every_octet_arrives_over_a_congested_path", 27_565),
+    ("every_octet_arrives_over_a_congested_path", 31_379),
     ("every_octet_arrives_when_the_path_becomes_narrow", 16),
     ("every_octet_arrives_when_the_path_becomes_narrow", 19_931),
+    ("every_octet_arrives_when_the_path_becomes_narrow", 24_091),
     ("garbage_is_survived", 133_729),
 ];
 

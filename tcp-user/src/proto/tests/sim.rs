@@ -486,6 +486,9 @@ impl Sim {
         let parsed = wire::parse(frame).expect("the endpoint sends whole frames");
         let flow = FlowKey::new(parsed.dst, parsed.src);
         let i = self.by_flow[&flow];
+        let path = &self.peers[i].path;
+        let hop_limit = frame[path.link_len() + if path.is_v6() { 7 } else { 8 }];
+        assert_eq!(hop_limit, self.config.hop_limit);
         let info = if self.trust && !parsed.segment.data.is_empty() {
             let mut infos = self.endpoint.each_info(self.now);
             infos.find(|info| info.flow == flow)

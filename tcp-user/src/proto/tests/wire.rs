@@ -260,8 +260,9 @@ pub(super) fn parse(frame: &[u8]) -> Result<Parsed, &'static str> {
         }
         0x86dd => {
             let ip = take::<40>(&mut rest)?;
-            if ip[0] >> 4 != 6 || ip[6] != 6 || ip[7] == 0 {
-                return Err("IPv6 version, next header or hop limit");
+            // No checksum covers the hop limit, and its end is no router (RFC 8200 §3).
+            if ip[0] >> 4 != 6 || ip[6] != 6 {
+                return Err("IPv6 version or next header");
             }
             let len = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
             let src: [u8; 16] = *ip[8..].first_chunk().ok_or("source")?;

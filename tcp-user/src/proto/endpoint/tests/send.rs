@@ -545,6 +545,43 @@ fn a_spurious_timeout_is_undone() {
     assert!(s.recv_all().iter().all(|sent| sent.0 > 14_480));
 }
 
+/// RFC 3522 §3.2: the ACK echoes what was sent before the timeout, but not the original, which was
+/// lost. Found by the simulation.
+#[test]
+fn a_timeout_is_not_undone_if_a_probe_had_to_repair_the_loss() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, true));
+    let answer = |s: &mut Script, val: u32, ack: u32| {
+        s.millis(20);
+        s.ts = s.ts.map(|ts| Timestamps {
+            val: ts.val + 1,
+            ecr: val,
+        });
+        s.send(1, ack, ACK, b"");
+    };
+    s.endpoint.write(s.now, id, b"first").expect("open");
+    let first = s.recv().expect("text").timestamps.expect("negotiated");
+    answer(&mut s, first.val, 6);
+    s.endpoint.write(s.now, id, &[1; 2 * 1448]).expect("open");
+    assert_eq!(s.recv_all().len(), 2);
+    let before = s.endpoint.infos(s.now)[0].cwnd;
+    let mut again = Vec::new();
+    while s.endpoint.infos(s.now)[0].cwnd == before {
+        s.millis(1);
+        again.extend(std::iter::from_fn(|| s.recv()));
+    }
+    let order: Vec<u32> = again.iter().map(|sent| sent.seq).collect();
+    assert_eq!(order, [1454, 6, 6], "two probes and the timeout");
+    let probe = again[1].timestamps.expect("negotiated");
+    answer(&mut s, probe.val, 1454);
+    let info = s.endpoint.infos(s.now)[0];
+    assert!(info.cwnd < before && info.ssthresh < u32::MAX, "{info:?}");
+    // The copy was needless, which says nothing of the original.
+    s.sack = vec![(6, 1454)];
+    answer(&mut s, again[2].timestamps.expect("negotiated").val, 1454);
+    let info = s.endpoint.infos(s.now)[0];
+    assert!(info.cwnd < before && info.ssthresh < u32::MAX, "{info:?}");
+}
+
 /// RFC 3708 §2: every retransmission comes back as a duplicate.
 #[test]
 fn a_needless_fast_retransmit_is_undone() {
