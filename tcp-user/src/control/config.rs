@@ -94,7 +94,8 @@ pub struct Tcp {
     pub max_connections: u32,
     /// `tcp.half_open`, handshakes, default 4096: so many are kept at a time for listens with the
     /// policy `adaptive`, shared evenly by the workers. More go the way of a flood: the oldest
-    /// is forgotten, and its cookie has to do. Zero keeps none.
+    /// is forgotten, and its cookie has to do. While more than half of the room is taken no
+    /// SYN-ACK is sent again. Zero keeps none.
     pub half_open: u32,
     /// `tcp.syn_ack_retries`, count, default 5: how often a SYN-ACK of such a handshake is sent
     /// again, after 1 s and then twice as long each time. Between 0 and 9.

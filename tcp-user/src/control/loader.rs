@@ -204,7 +204,7 @@ impl Program {
         self.config.limits = Limits {
             syn_ack_interval: interval(config.xdp.syn_ack_rate),
             rst_interval: interval(config.xdp.rst_rate),
-            syn_interval: if threat.flooded {
+            syn_interval: if threat.flooded || config.tcp.half_open == 0 {
                 0
             } else {
                 interval(config.xdp.adaptive_rate).max(1)

@@ -146,11 +146,11 @@ fn who_never_answers_is_given_up_and_leaves_nothing() {
     // Those that came first have made room.
     assert_eq!(state_of_all(&server, "SYN-RECEIVED"), 100);
     assert_eq!(server.flows(), 100);
-    // One more SYN-ACK after a second, and two seconds for its answer.
+    // Half of them get one more SYN-ACK after a second, and have two seconds for the answer.
     wait_until(|| server.conns().is_empty());
     assert_eq!(server.flows(), 0);
     let out = server.stats().workers[0].sent;
-    assert!((250..270).contains(&out), "{out}");
+    assert!((200..210).contains(&out), "{out}");
 }
 
 #[test]

@@ -96,12 +96,14 @@ impl Endpoint {
         }
     }
 
-    /// The SYN-ACK again, or the end of it (RFC 9293 §3.8.3).
+    /// The SYN-ACK again, or the end of it (RFC 9293 §3.8.3). Where more than half of the room
+    /// is taken most sources are forged, and get no more from us than the first one.
     pub(super) fn on_syn_ack_timeout(&mut self, now: Instant, index: u32) {
         let Some(entry) = self.half_opens.get(index) else {
             return;
         };
-        if entry.retries >= self.config.syn_ack_retries {
+        let crowded = self.half_opens.len() > self.config.half_open / 2;
+        if crowded || entry.retries >= self.config.syn_ack_retries {
             self.forget_half_open(index);
             return;
         }

@@ -21,7 +21,7 @@ fn every_octet_arrives_after_a_handshake_that_is_kept() {
             let mut rng = Rng::new(seed);
             let plan = any_plan(&mut rng, true);
             let config = Config {
-                half_open: 1,
+                half_open: 2,
                 syn_ack_retries: Config::MAX_SYN_ACK_RETRIES,
                 ..any_config(&mut rng)
             };
@@ -53,7 +53,7 @@ fn a_server_that_speaks_first_is_heard_whatever_is_lost() {
             });
             let plans: Vec<_> = plans.collect();
             let config = Config {
-                half_open: 4,
+                half_open: 8,
                 syn_ack_retries: Config::MAX_SYN_ACK_RETRIES,
                 ..any_config(&mut rng)
             };

@@ -211,6 +211,30 @@ fn the_oldest_that_was_answered_most_makes_room_and_loses_nothing() {
     s.accept();
 }
 
+/// Six SYN-ACKs for each forged SYN would be a reflector.
+#[test]
+fn in_a_crowd_nobody_gets_a_second_syn_ack() {
+    let mut s = Script::new(keeping(10), &plain());
+    for port in 1..=9 {
+        s.flow.remote_port_be = port;
+        s.syn(s.irs, &plain());
+        syn(&mut s, &plain());
+    }
+    s.millis(1000);
+    assert_eq!(s.endpoint.len(), 5);
+    let mut repeated = 0;
+    for port in 1..=9 {
+        s.flow.remote_port_be = port;
+        repeated += usize::from(s.endpoint.knows(&s.flow));
+    }
+    // Those that came last.
+    assert!(s.endpoint.knows(&s.flow));
+    assert_eq!(repeated, 5);
+    let mut buf = [0; 2048];
+    let sent = std::iter::from_fn(|| s.endpoint.poll_transmit(s.now, &mut buf));
+    assert_eq!(sent.count(), 5);
+}
+
 #[test]
 fn connections_go_before_handshakes() {
     let mut s = Script::new(
