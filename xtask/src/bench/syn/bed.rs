@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::FileExt as _,
     process,
+    sync::atomic::{AtomicU8, Ordering},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -34,6 +35,35 @@ pub(super) struct Bed {
     pub(super) cpus: Cpus,
     /// `/proc/net/dev` of the responder's namespace.
     devices: File,
+    /// Clients have had this many addresses.
+    addresses: AtomicU8,
+}
+
+/// What the wire has carried, and what it has not: a frame that finds the ring of the other end
+/// full is lost, before anybody has looked at it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Wire {
+    /// Frames of the flood that arrived at the responder.
+    pub(super) flood: u64,
+    /// Those that did not.
+    pub(super) flood_lost: u64,
+    /// Frames of clients that arrived.
+    pub(super) clients: u64,
+    pub(super) clients_lost: u64,
+    /// Frames of the responder that did not arrive.
+    pub(super) answers_lost: u64,
+}
+
+impl Wire {
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            flood: self.flood - before.flood,
+            flood_lost: self.flood_lost - before.flood_lost,
+            clients: self.clients - before.clients,
+            clients_lost: self.clients_lost.saturating_sub(before.clients_lost),
+            answers_lost: self.answers_lost - before.answers_lost,
+        }
+    }
 }
 
 /// Who runs where.
@@ -70,27 +100,13 @@ impl Bed {
             responder_if,
             cpus,
             devices,
+            addresses: AtomicU8::new(0),
         };
         // With GRO a veth has a NAPI even without an XDP program.
         let device = bed.responder_if.as_str();
         bed.responder.run("ethtool", &["-K", device, "gro", "on"])?;
-        // The sources are behind the generator, whose address need not be asked for.
-        let mac = bed
-            .generator_mac
-            .map(|octet| format!("{octet:02x}"))
-            .join(":");
-        let neighbour = [
-            "neigh",
-            "replace",
-            GENERATOR,
-            "lladdr",
-            &mac,
-            "nud",
-            "permanent",
-            "dev",
-            device,
-        ];
-        bed.responder.run("ip", &neighbour)?;
+        // The sources are behind the generator.
+        bed.know(GENERATOR)?;
         let route = [
             "route",
             "add",
@@ -102,6 +118,61 @@ impl Bed {
         ];
         bed.responder.run("ip", &route)?;
         Ok(bed)
+    }
+
+    /// Makes an address of the generator's known to the responder, and the responder's to the
+    /// generator: nobody has to ask for it in a flood.
+    fn know(&self, address: &str) -> Result<()> {
+        let here = (&self.generator, &self.generator_if, RESPONDER);
+        let there = (&self.responder, &self.responder_if, address);
+        for ((namespace, device, to), mac) in
+            [(here, self.responder_mac), (there, self.generator_mac)]
+        {
+            let mac = mac.map(|octet| format!("{octet:02x}")).join(":");
+            let neighbour = ["neigh", "replace", to, "lladdr", &mac, "nud", "permanent"];
+            namespace.run("ip", &[&neighbour[..], &["dev", device]].concat())?;
+        }
+        Ok(())
+    }
+
+    /// Gives the clients from here on an address of their own: what earlier ones left behind at
+    /// the responder, if they did not get through, is not in their way.
+    pub(super) fn change_client(&self) -> Result<()> {
+        let n = self.addresses.fetch_add(1, Ordering::Relaxed) % 100;
+        let (address, device) = (format!("192.0.2.{}", 100 + n), &self.generator_if);
+        let new = format!("{address}/32");
+        let new = ["address", "replace", &new, "dev", device];
+        self.generator.run("ip", &new)?;
+        self.know(&address)?;
+        let to = format!("{RESPONDER}/32");
+        let route = ["route", "replace", &to, "dev", device, "src", &address];
+        self.generator.run("ip", &route)?;
+        Ok(())
+    }
+
+    /// What the wire has carried so far; exact only while there is no flood.
+    pub(super) fn wire(&self) -> Result<Wire> {
+        let text = self.generator.run("ethtool", &["-S", &self.generator_if])?;
+        let number = |name: &str| -> Result<u64> {
+            let lines = text.lines().filter_map(|line| line.trim().split_once(": "));
+            let value = lines.clone().find(|(n, _)| *n == name);
+            let (_, value) = value.with_context(|| format!("ethtool -S has no {name}"))?;
+            Ok(value.parse()?)
+        };
+        let statistic = |namespace: &Namespace, interface: &str, name: &str| -> Result<u64> {
+            let path = format!("/sys/class/net/{interface}/statistics/{name}");
+            Ok(namespace.run("cat", &[&path])?.trim().parse()?)
+        };
+        let flood = number("tx_queue_0_xdp_xmit")?;
+        let flood_lost = number("tx_queue_0_xdp_xmit_errors")?;
+        let lost = statistic(&self.generator, &self.generator_if, "tx_dropped")?;
+        Ok(Wire {
+            flood,
+            flood_lost,
+            clients: self.received()?.saturating_sub(flood),
+            clients_lost: lost.saturating_sub(flood_lost),
+            answers_lost: statistic(&self.responder, &self.responder_if, "tx_dropped")?,
+        })
     }
 
     /// Moves the NAPI of both ends to threads and each thread to its CPU. Both must have one, so
@@ -178,6 +249,14 @@ fn set_realtime(thread: Pid) -> Result<()> {
         libc::sched_setscheduler(thread.as_raw(), libc::SCHED_FIFO, &raw const parameter)
     };
     nix::errno::Errno::result(result).context("cannot put a NAPI thread first")?;
+    Ok(())
+}
+
+/// Puts the calling thread behind the others of its CPU.
+pub(super) fn put_last() -> Result<()> {
+    // SAFETY: a system call without pointers; zero is the calling thread.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+    nix::errno::Errno::result(result).context("cannot set the priority of a thread")?;
     Ok(())
 }
 

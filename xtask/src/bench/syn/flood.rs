@@ -142,6 +142,7 @@ impl Generator {
             let worker = scope.spawn(move || {
                 bed.generator.enter(|| {
                     bed::pin(Pid::from_raw(0), bed.cpus.generator)?;
+                    bed::put_last()?;
                     let _ = sender.send(gettid());
                     let room = [0; flood::ROOM];
                     bpf::run_live(generator, &room, interface, u32::MAX, BATCH)

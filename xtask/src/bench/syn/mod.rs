@@ -32,7 +32,7 @@ use super::{
     Programs,
     report::{self, median},
 };
-use bed::Bed;
+use bed::{Bed, Wire};
 use flood::{Counted, Generator, Shape};
 pub(super) use responder::Responder;
 
@@ -42,8 +42,28 @@ const PORT: u16 = 7;
 const WARM_UP: Duration = Duration::from_millis(300);
 /// From the first look to the second.
 const WINDOW: Duration = Duration::from_secs(1);
-/// SYNs per second while clients connect; zero is none, `None` as many as there can be.
-const CLIENT_RATES: [Option<u32>; 4] = [Some(0), Some(400_000), Some(800_000), None];
+/// The floods while clients connect.
+const LEVELS: [Level; 5] = [
+    Level::Quiet,
+    Level::Rate(400_000),
+    Level::Rate(800_000),
+    Level::MostTaken,
+    Level::MostSent,
+];
+
+/// How many frames a flood sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    /// None.
+    Quiet,
+    /// So many per second.
+    Rate(u32),
+    /// Three quarters of what this responder takes when there is more than that: a CPU that is
+    /// busy, and a ring before it that is not full.
+    MostTaken,
+    /// As many as go. The ring before the responder overflows.
+    MostSent,
+}
 
 /// A half of the bench.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -111,9 +131,10 @@ impl Row {
 struct Crowd {
     responder: Responder,
     shape: Shape,
-    rate: Option<u32>,
+    level: Level,
     /// What the generator sent, per second.
     sent: f64,
+    wire: Wire,
     outcome: clients::Outcome,
 }
 
@@ -213,15 +234,15 @@ impl Run<'_> {
 
     fn clients(&mut self, responders: &[Responder]) -> Result<Vec<Crowd>> {
         let mut crowds = Vec::new();
-        for &responder in responders.iter().filter(|r| r.serves()) {
+        for &responder in responders {
             eprintln!("clients among floods: {}", responder.name());
             let running = responder.start(self.bed, self.programs)?;
             self.bed.pin()?;
-            let syns = CLIENT_RATES.map(|rate| (Shape::Options, rate));
-            let acks = CLIENT_RATES[1..].iter().map(|rate| (Shape::Ack, *rate));
-            for (shape, rate) in syns.into_iter().chain(acks) {
+            let syns = LEVELS.map(|level| (Shape::Options, level));
+            let acks = LEVELS[1..].iter().map(|level| (Shape::Ack, *level));
+            for (shape, level) in syns.into_iter().chain(acks) {
                 self.asked.check()?;
-                crowds.push(crowd(self.bed, self.generator, responder, shape, rate)?);
+                crowds.push(crowd(self.bed, self.generator, responder, shape, level)?);
             }
             drop(running);
         }
@@ -270,24 +291,44 @@ fn crowd(
     generator: &mut Generator,
     responder: Responder,
     shape: Shape,
-    rate: Option<u32>,
+    level: Level,
 ) -> Result<Crowd> {
+    let rate = match level {
+        Level::Quiet => Some(0),
+        Level::Rate(rate) => Some(rate),
+        Level::MostTaken => {
+            let most = window(bed, generator, shape)?.received;
+            Some((most * 0.75) as u32)
+        }
+        Level::MostSent => None,
+    };
+    // Those that serve nobody show what the wire loses by itself.
+    let connect = || {
+        if responder.serves() {
+            return clients::connect(bed);
+        }
+        thread::sleep(WINDOW * 4);
+        Ok(clients::Outcome::default())
+    };
+    let before = bed.wire()?;
     let (sent, outcome) = if rate == Some(0) {
-        (0.0, clients::connect(bed)?)
+        (0.0, connect()?)
     } else {
         generator.during(bed, shape, rate, |counted| {
             thread::sleep(WARM_UP);
             let (before, start) = (counted()?, Instant::now());
-            let outcome = clients::connect(bed)?;
+            let outcome = connect()?;
             let sent = (counted()?.sent - before.sent) as f64 / start.elapsed().as_secs_f64();
             Ok((sent, outcome))
         })?
     };
+    let wire = bed.wire()?.since(before);
     Ok(Crowd {
         responder,
         shape,
-        rate,
+        level,
         sent,
+        wire,
         outcome,
     })
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::report::{self, median},
-    Crowd, Responder, Row, Window,
+    Crowd, Level, Responder, Row, Window,
     flood::Shape,
 };
 
@@ -65,30 +65,70 @@ pub(super) fn clients(crowds: &[Crowd]) {
     }
     let cells: Vec<_> = crowds
         .iter()
-        .map(|crowd| {
-            let quiet = crowds
-                .iter()
-                .find(|other| other.responder == crowd.responder && other.rate == Some(0));
-            let outcome = &crowd.outcome;
-            vec![
-                crowd.responder.name().to_owned(),
-                match crowd.rate {
-                    Some(0) => "quiet".to_owned(),
-                    _ => crowd.shape.name().to_owned(),
-                },
-                format!("{:.0}", crowd.sent / 1e3),
-                format!("{} of {}", outcome.succeeded, outcome.tried),
-                format!("{:.2}", outcome.p50),
-                format!("{:.2}", outcome.p99),
-                quiet.map_or_else(String::new, |quiet| {
-                    format!("{:.1}", outcome.p99 / quiet.outcome.p99)
-                }),
-            ]
-        })
+        .map(|crowd| client_cells(crowds, crowd))
         .collect();
-    println!("\nClients that connect and get 64 octets echoed, one every 4 ms; milliseconds\n");
-    let heading = ["", "flood", "sent k/s", "echoed", "p50", "p99", "p99/quiet"];
+    println!(
+        "\nClients that connect and get 64 octets echoed, one every 4 ms; milliseconds. Lost: frames that \
+         found the ring before the responder full, of the flood and of the clients. At once: nothing had to \
+         be sent again\n"
+    );
+    let heading = [
+        "",
+        "flood",
+        "sent k/s",
+        "lost",
+        "clients'",
+        "echoed",
+        "at once",
+        "p50",
+        "p99",
+        "p99 at once",
+        "of the quiet",
+    ];
     print!("{}", report::table(&heading, &cells));
+}
+
+fn client_cells(crowds: &[Crowd], crowd: &Crowd) -> Vec<String> {
+    let quiet = crowds
+        .iter()
+        .find(|other| other.responder == crowd.responder && other.level == Level::Quiet);
+    let (outcome, wire) = (&crowd.outcome, &crowd.wire);
+    let flood = if crowd.shape.is_ack() {
+        "bad ACKs"
+    } else {
+        "SYNs"
+    };
+    let figure = |figure: f64| match outcome.tried {
+        0 => String::new(),
+        _ => format!("{figure:.2}"),
+    };
+    vec![
+        crowd.responder.name().to_owned(),
+        match crowd.level {
+            Level::Quiet => "quiet".to_owned(),
+            Level::Rate(_) => flood.to_owned(),
+            Level::MostTaken => format!("{flood}, 3/4 of its most"),
+            Level::MostSent => format!("{flood}, too many"),
+        },
+        format!("{:.0}", crowd.sent / 1e3),
+        percent(wire.flood_lost, wire.flood + wire.flood_lost),
+        percent(wire.clients_lost, wire.clients + wire.clients_lost),
+        format!("{} of {}", outcome.succeeded, outcome.tried),
+        outcome.at_once.to_string(),
+        figure(outcome.p50),
+        figure(outcome.p99),
+        figure(outcome.p99_at_once),
+        quiet.map_or_else(String::new, |quiet| {
+            figure(outcome.p99_at_once / quiet.outcome.p99_at_once)
+        }),
+    ]
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return String::new();
+    }
+    format!("{:.2} %", part as f64 * 100.0 / whole as f64)
 }
 
 /// One of the goals, as far as what was measured decides it.
@@ -184,34 +224,37 @@ fn client_goals(crowds: &[Crowd]) -> Vec<Goal> {
 fn client_goals_of(crowds: &[Crowd], responder: Responder) -> Vec<Goal> {
     let ours = || crowds.iter().filter(|crowd| crowd.responder == responder);
     let name = responder.name();
-    let Some(quiet) = ours().find(|crowd| crowd.rate == Some(0)) else {
+    let Some(quiet) = ours().find(|crowd| crowd.level == Level::Quiet) else {
         return Vec::new();
     };
     let goal = |crowd: &Crowd| {
         let outcome = &crowd.outcome;
         let times = outcome.p99 / quiet.outcome.p99;
-        let part = f64::from(outcome.succeeded) / f64::from(outcome.tried);
-        let got = format!("{:.1} %, p99 {times:.1} times", part * 100.0);
+        let all = outcome.succeeded == outcome.tried;
+        let got = format!(
+            "{} of {}, p99 {times:.1} times",
+            outcome.succeeded, outcome.tried
+        );
         let flood = crowd.shape.name();
-        if let Some(rate) = crowd.rate {
-            return Goal {
-                what: format!(
-                    "{name}: clients at {rate}/s, {flood}: all, p99 at most 3 times the quiet one"
-                ),
-                met: outcome.succeeded == outcome.tried && times <= 3.0,
-                got,
-            };
-        }
-        Goal {
-            what: format!("{name}: clients in as much as there can be, {flood}: at least 99.9 %"),
-            met: part >= 0.999,
+        let (what, met) = match crowd.level {
+            Level::Quiet => return None,
+            Level::Rate(rate) => (
+                format!("clients at {rate}/s, {flood}: all, p99 at most 3 times the quiet one"),
+                all && times <= 3.0,
+            ),
+            Level::MostTaken => (
+                format!("clients at three quarters of its most, {flood}: all"),
+                all,
+            ),
+            Level::MostSent => (format!("clients in more than it takes, {flood}: all"), all),
+        };
+        Some(Goal {
+            what: format!("{name}: {what}"),
             got,
-        }
+            met,
+        })
     };
-    ours()
-        .filter(|crowd| crowd.rate != Some(0))
-        .map(goal)
-        .collect()
+    ours().filter_map(goal).collect()
 }
 
 pub(super) fn row_json(row: &Row) -> Value {
@@ -232,11 +275,23 @@ pub(super) fn crowd_json(crowd: &Crowd) -> Value {
     json!({
         "responder": crowd.responder.name(),
         "flood": crowd.shape.name(),
-        "rate_asked": crowd.rate,
+        "level": match crowd.level {
+            Level::Quiet => "quiet",
+            Level::Rate(_) => "rate",
+            Level::MostTaken => "three quarters of the most",
+            Level::MostSent => "more than it takes",
+        },
         "rate_sent": crowd.sent,
+        "flood_arrived": crowd.wire.flood,
+        "flood_lost": crowd.wire.flood_lost,
+        "client_frames_arrived": crowd.wire.clients,
+        "client_frames_lost": crowd.wire.clients_lost,
+        "answers_lost": crowd.wire.answers_lost,
         "tried": crowd.outcome.tried,
         "succeeded": crowd.outcome.succeeded,
+        "at_once": crowd.outcome.at_once,
         "p50_ms": crowd.outcome.p50,
         "p99_ms": crowd.outcome.p99,
+        "p99_at_once_ms": crowd.outcome.p99_at_once,
     })
 }
