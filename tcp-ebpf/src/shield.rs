@@ -134,7 +134,7 @@ fn judge_syn(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<Outcome
         return Ok(Counter::PassKernelSyn.into());
     }
     let headers = Headers::new(seg, offered.mss.unwrap_or(0));
-    let socket = match lookup(ctx, &headers) {
+    let socket = match lookup(ctx, seg, &headers) {
         Found::Listener(socket) => socket,
         Found::Connection => return Ok(Counter::PassKernelSocket.into()),
         Found::Nothing => return Ok(Counter::RstNoListener.into()),
@@ -227,7 +227,7 @@ fn answer(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<Outcome, O
 #[inline(always)]
 fn judge_other(ctx: &XdpContext, seg: &Segment, config: &Config) -> Result<Outcome, Outcome> {
     let headers = Headers::new(seg, 0);
-    let valid = match lookup(ctx, &headers) {
+    let valid = match lookup(ctx, seg, &headers) {
         Found::Listener(socket) => socket.check_cookie(&headers) == 0,
         Found::Connection => return Ok(Counter::PassKernelSocket.into()),
         Found::Nothing => return Ok(Counter::RstNoListener.into()),
@@ -319,7 +319,7 @@ struct Socket(*mut bpf_sock);
 
 /// The segment's socket: one of its 4-tuple, else one that listens.
 #[inline(always)]
-fn lookup(ctx: &XdpContext, headers: &Headers) -> Found {
+fn lookup(ctx: &XdpContext, seg: &Segment, headers: &Headers) -> Found {
     // `bpf_sock_tuple`: the addresses and ports, as they lie there.
     let from = if headers.v6 { 2 } else { TCP - V4_WORDS + 3 };
     // SAFETY: `ctx` is the context of this run; addresses and ports are in the headers.
@@ -335,14 +335,19 @@ fn lookup(ctx: &XdpContext, headers: &Headers) -> Found {
     if socket.is_null() {
         return Found::Nothing;
     }
-    // SAFETY: not null, and the kernel reads the field for us.
-    let listens = unsafe { (*socket).state } == LISTEN;
+    // SAFETY: not null, and the kernel reads the fields for us.
+    let (listens, device) = unsafe { ((*socket).state == LISTEN, (*socket).bound_dev_if) };
     let socket = Socket(socket);
-    if listens {
-        return Found::Listener(socket);
+    if !listens {
+        socket.release();
+        return Found::Connection;
     }
-    socket.release();
-    Found::Connection
+    if device != 0 && seg.link_len() != ETH_LEN {
+        // It is on this device alone, and the tag leads to another.
+        socket.release();
+        return Found::Nothing;
+    }
+    Found::Listener(socket)
 }
 
 impl Socket {

@@ -37,6 +37,7 @@ mod raw;
 mod scale;
 mod secret;
 mod shield;
+mod shield_listeners;
 mod shield_servers;
 mod streams;
 mod vanish;

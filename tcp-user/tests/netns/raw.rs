@@ -192,35 +192,49 @@ impl Random {
     }
 }
 
-/// An IPv4 frame to be sent from many sources.
-pub struct Template(Vec<u8>);
+/// A frame to be sent from many sources.
+pub struct Template {
+    frame: Vec<u8>,
+    /// Where the TCP header begins.
+    tcp: usize,
+}
 
 const IP: usize = 14;
 const TCP: usize = IP + 20;
 
 impl Template {
     pub fn new(spec: &Spec) -> Self {
-        assert!(spec.to.is_ipv4() && spec.vlans.is_empty());
-        Self(spec.build())
+        assert!(spec.vlans.is_empty());
+        Self {
+            frame: spec.build(),
+            tcp: spec.l4(),
+        }
     }
 
-    /// Another source of 198.18.0.0/15 (the benchmarking network, RFC 2544), port,
-    /// sequence number and acknowledgment number; and where the options are padded
-    /// timestamps, other timestamps.
+    /// Another source of the networks for benchmarks, 198.18.0.0/15 (RFC 2544) or
+    /// `2001:2::/48` (RFC 5180), port, sequence number and acknowledgment number; and where
+    /// the options are padded timestamps, other timestamps.
     pub fn spoof(&mut self, random: &mut Random) -> &mut [u8] {
-        let frame = &mut self.0;
-        let source = 0xc612_0000 | (random.next() & 0x1_ffff);
-        frame[IP + 12..IP + 16].copy_from_slice(&source.to_be_bytes());
-        let port = 1024 + (random.next() % 64_000) as u16;
-        frame[TCP..TCP + 2].copy_from_slice(&port.to_be_bytes());
-        frame[TCP + 4..TCP + 8].copy_from_slice(&random.next().to_be_bytes());
-        frame[TCP + 8..TCP + 12].copy_from_slice(&random.next().to_be_bytes());
-        if frame.get(TCP + 20..TCP + 24) == Some(&[1, 1, 8, 10]) {
-            frame[TCP + 24..TCP + 28].copy_from_slice(&random.next().to_be_bytes());
-            frame[TCP + 28..TCP + 32].copy_from_slice(&random.next().to_be_bytes());
+        let (frame, tcp) = (&mut self.frame, self.tcp);
+        if tcp == TCP {
+            let source = 0xc612_0000 | (random.next() & 0x1_ffff);
+            frame[IP + 12..IP + 16].copy_from_slice(&source.to_be_bytes());
+        } else {
+            let source = 0x2001_0002_u128 << 96 | u128::from(random.next());
+            frame[IP + 8..IP + 24].copy_from_slice(&source.to_be_bytes());
         }
-        fix_ip_checksum(frame);
-        fix_tcp_checksum(frame);
+        let port = 1024 + (random.next() % 64_000) as u16;
+        frame[tcp..tcp + 2].copy_from_slice(&port.to_be_bytes());
+        frame[tcp + 4..tcp + 8].copy_from_slice(&random.next().to_be_bytes());
+        frame[tcp + 8..tcp + 12].copy_from_slice(&random.next().to_be_bytes());
+        if frame.get(tcp + 20..tcp + 24) == Some(&[1, 1, 8, 10]) {
+            frame[tcp + 24..tcp + 28].copy_from_slice(&random.next().to_be_bytes());
+            frame[tcp + 28..tcp + 32].copy_from_slice(&random.next().to_be_bytes());
+        }
+        if tcp == TCP {
+            fix_ip_checksum(frame);
+        }
+        fix_tcp_checksum(frame, tcp);
         frame
     }
 }
@@ -233,15 +247,30 @@ pub fn fix_ip_checksum(frame: &mut [u8]) {
     frame[IP + 10..IP + 12].copy_from_slice(&sum.to_ne_bytes());
 }
 
-/// Makes the checksum right of a segment that fills the rest of an IPv4 frame.
-pub fn fix_tcp_checksum(frame: &mut [u8]) {
-    let address = |at: usize| std::net::Ipv4Addr::from_octets([0, 1, 2, 3].map(|i| frame[at + i]));
-    let flow = FlowKey {
-        remote: std::net::IpAddr::from(address(IP + 12)).into(),
-        local: std::net::IpAddr::from(address(IP + 16)).into(),
-        ..FlowKey::default()
+/// Makes the checksum right of a segment that fills the rest of a frame.
+fn fix_tcp_checksum(frame: &mut [u8], tcp: usize) {
+    let flow = if tcp == TCP {
+        let address = |at: usize| {
+            let octets = [0, 1, 2, 3].map(|i| frame[at + i]);
+            std::net::IpAddr::from(octets).into()
+        };
+        FlowKey {
+            remote: address(IP + 12),
+            local: address(IP + 16),
+            ..FlowKey::default()
+        }
+    } else {
+        let address = |at: usize| {
+            let octets: [u8; 16] = frame[at..at + 16].try_into().unwrap();
+            std::net::IpAddr::from(octets).into()
+        };
+        FlowKey {
+            remote: address(IP + 8),
+            local: address(IP + 24),
+            ..FlowKey::default()
+        }
     };
-    let segment = &mut frame[TCP..];
+    let segment = &mut frame[tcp..];
     segment[16..18].fill(0);
     let sum = checksum::pseudo_header(&flow, segment.len() as u16)
         .add_sum(Sum::new().add_slice(segment))

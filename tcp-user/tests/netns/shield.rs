@@ -52,9 +52,21 @@ impl Flood {
         Self::start(lab, &Spec::syn("192.0.2.1:1", &format!("{V4}:{port}")))
     }
 
+    /// Over IPv6.
+    pub fn syns6(lab: &Lab, port: u16) -> Self {
+        let to = format!("[{V6}]:{port}");
+        Self::start(lab, &Spec::syn("[2001:db8::1]:1", &to))
+    }
+
     pub fn acks(lab: &Lab, port: u16) -> Self {
         let to = format!("{V4}:{port}");
         Self::start(lab, &Spec::ack("192.0.2.1:1", &to, 1, 1))
+    }
+
+    /// Over IPv6.
+    pub fn acks6(lab: &Lab, port: u16) -> Self {
+        let to = format!("[{V6}]:{port}");
+        Self::start(lab, &Spec::ack("[2001:db8::1]:1", &to, 1, 1))
     }
 
     fn start(lab: &Lab, spec: &Spec) -> Self {

@@ -245,6 +245,28 @@ fn without_a_listener_the_answer_is_a_reset() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_listener_on_one_device_is_not_that_of_its_vlans() {
+    within("2", |program| {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        socket.bind_device(Some(b"lo")).unwrap();
+        let at: SocketAddr = "[::]:8443".parse().unwrap();
+        socket.bind(&at.into()).unwrap();
+        socket.listen(16).unwrap();
+        for (from, to) in PAIRS {
+            let syn = Spec::syn(from, to);
+            assert_eq!(program.counter(&syn.build()), Counter::SynAckKernel);
+            for vlans in [&[7][..], &[7, 8]] {
+                for tagged in [syn.clone(), Spec::ack(from, to, 1, 1)] {
+                    let tagged = tagged.vlans(vlans).build();
+                    assert_eq!(program.counter(&tagged), Counter::PassKernelUnknown);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
 fn the_kernels_connections_are_left_alone() {
     within("2", |program| {
         let listener = listen();
