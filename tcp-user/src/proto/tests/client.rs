@@ -557,8 +557,10 @@ impl Client {
         if self.ack_at.is_some_and(|at| at <= now) {
             self.ack_now = true;
         }
-        // A window that was small and is not any more (RFC 9293 §3.8.6.2.2).
-        let free = self.config.buffer - self.unread.min(self.config.buffer);
+        // A window that was small and is not any more (RFC 9293 §3.8.6.2.2), in units of its
+        // scale: what the field cannot say is no window.
+        let shift = self.config.window_scale.unwrap_or(0);
+        let free = self.config.buffer.saturating_sub(self.unread) >> shift << shift;
         let open = self.advertised.saturating_sub(self.rcv_nxt);
         let mss = u64::from(self.config.mss);
         if free >= open + (2 * mss).min(self.config.buffer / 2).max(1) && open < 2 * mss {

@@ -45,6 +45,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("a_port_can_be_used_again", 7077),
     ("broken_connections_leave_nothing_behind", 49_974),
     ("bulk_uses_the_link", 704),
+    ("bulk_uses_the_link", 839),
     ("connections_do_not_disturb_each_other", 414),
     ("connections_do_not_disturb_each_other", 2133),
     ("connections_do_not_disturb_each_other", 2495),
@@ -54,9 +55,11 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("every_octet_arrives_over_a_congested_path", 1769),
     ("every_octet_arrives_over_a_congested_path", 27_565),
     ("every_octet_arrives_over_a_congested_path", 31_379),
+    ("every_octet_arrives_over_a_congested_path", 36_008),
     ("every_octet_arrives_when_the_path_becomes_narrow", 16),
     ("every_octet_arrives_when_the_path_becomes_narrow", 19_931),
     ("every_octet_arrives_when_the_path_becomes_narrow", 24_091),
+    ("every_octet_arrives_when_the_path_becomes_narrow", 32_904),
     ("garbage_is_survived", 133_729),
 ];
 

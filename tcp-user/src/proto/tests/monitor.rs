@@ -34,6 +34,8 @@ pub(super) struct Monitor {
     duplicates: u64,
     /// End of the last tail loss probe of new octets.
     probed: u64,
+    /// The octet that last probed a shut window.
+    window_probe: u64,
     /// Highest offset the endpoint has sent, exclusive.
     sent: u64,
     /// The endpoint's own acknowledgment and right edge.
@@ -161,8 +163,10 @@ impl Monitor {
             client.ecn.agreed || (seg.ecn == 0 && !seg.has(ECE) && !seg.has(CWR)),
             "ECN was not agreed: {seg:?}"
         );
-        // RFC 3168 §6.1.4 to §6.1.6.
-        let new_text = !seg.data.is_empty() && start >= self.sent.max(1);
+        // RFC 3168 §6.1.4 to §6.1.6. What probed a shut window was not taken, and is new in the
+        // window that opens.
+        let is_new = start >= self.sent.max(1) || start == self.window_probe;
+        let new_text = !seg.data.is_empty() && !probe && is_new;
         assert!(
             if seg.ecn == 0 {
                 !seg.has(CWR)
@@ -179,6 +183,9 @@ impl Monitor {
         );
         if seg.len() > 0 && start < self.sent {
             self.repeats += 1;
+        }
+        if probe {
+            self.window_probe = start;
         }
         if end > self.sent {
             if let Some(info) = info.filter(|_| !probe) {
