@@ -7,8 +7,10 @@
 //! ```
 
 use super::records::{Segment, Way};
+use super::trace::Hub;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
 use std::net::SocketAddr;
 
 /// Connections whose sequence numbers are remembered at most; the trace of a
@@ -193,6 +195,28 @@ impl Isns {
             has_ack.then(|| segment.ack.wrapping_sub(other)),
         )
     }
+}
+
+/// `--trace`: the ladder on stdout.
+pub(super) fn print(hub: &Hub) -> std::io::Result<()> {
+    let watcher = hub.watch();
+    std::thread::Builder::new()
+        .name("ladder".into())
+        .spawn(move || {
+            let mut ladder = Ladder::new(std::io::stdout().is_terminal(), false);
+            for segment in watcher {
+                let text = ladder.format(&segment);
+                let mut out = std::io::stdout().lock();
+                if out
+                    .write_all(text.as_bytes())
+                    .and_then(|()| out.flush())
+                    .is_err()
+                {
+                    break;
+                }
+            }
+        })?;
+    Ok(())
 }
 
 #[cfg(test)]

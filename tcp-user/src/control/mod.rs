@@ -28,6 +28,7 @@ pub mod server;
 mod services;
 pub mod shield;
 pub mod sources;
+mod stop;
 pub mod sweep;
 pub mod top;
 pub mod trace;
@@ -43,11 +44,8 @@ use crate::dataplane::xsk::{self, XskDevice};
 use crate::proto::{Endpoint, State};
 use anyhow::{Context, Result, anyhow, bail};
 use config::{Config, RequireTimestamps};
-use ladder::Ladder;
 use listen::{Listen, Policy};
 use loader::{Mode, Program};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -55,12 +53,12 @@ use orders::Order;
 use records::SecretInfo;
 use secrets::{Clock, Master, Now, Rotation};
 use services::Services;
-use std::io::{IsTerminal, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
+use stop::{Stop, Told, told};
 
 /// How often addresses, keys and workers are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -117,43 +115,6 @@ pub fn run(options: Options) -> Result<()> {
     drop(out);
     server.wait(&stop)?;
     server.stop(&stop)
-}
-
-/// What ends a server: once for its connections to end, twice for them to be ended.
-enum Stop {
-    Signals(SignalFd),
-    /// A semaphore.
-    Told(Arc<EventFd>),
-}
-
-impl Stop {
-    fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Signals(signals) => signals.as_fd(),
-            Self::Told(told) => told.as_fd(),
-        }
-    }
-
-    /// Takes one off.
-    fn take(&self) -> Result<Option<Told>> {
-        Ok(match self {
-            Self::Signals(signals) => signals.read_signal()?.map(|info| {
-                if info.ssi_signo == Signal::SIGHUP as u32 {
-                    Told::Reload
-                } else {
-                    Told::Stop
-                }
-            }),
-            Self::Told(told) => told.read().is_ok().then_some(Told::Stop),
-        })
-    }
-}
-
-/// What a server is told.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Stop,
-    Reload,
 }
 
 struct Server {
@@ -304,7 +265,7 @@ impl Server {
         }
         hub.set_workers(commands.clone());
         if trace {
-            print_trace(&hub)?;
+            ladder::print(&hub)?;
         }
         let (desk, orders) = orders::pair()?;
         let attack = attack::Guard::new(
@@ -575,21 +536,6 @@ impl Server {
     }
 }
 
-/// Waits until something is told, or for an order.
-fn told(stop: &Stop, orders: Option<&orders::Inbox>, timeout: Duration) -> Result<Option<Told>> {
-    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-    let fd = stop.fd();
-    let mut fds = [
-        PollFd::new(fd, PollFlags::POLLIN),
-        PollFd::new(orders.map_or(fd, AsFd::as_fd), PollFlags::POLLIN),
-    ];
-    match poll(&mut fds, timeout) {
-        Ok(0) | Err(nix::Error::EINTR) => Ok(None),
-        Ok(_) => stop.take(),
-        Err(e) => Err(e.into()),
-    }
-}
-
 /// Finds and watches the backends of all listens.
 fn open_backends(listens: &[Listen], config: &Config) -> Result<proxy::Watch> {
     let mut watch = proxy::Watch::new(config.proxy.settings());
@@ -615,28 +561,6 @@ fn allow_descriptors() -> nix::Result<()> {
     if soft < hard {
         setrlimit(limit, hard, hard)?;
     }
-    Ok(())
-}
-
-/// `--trace`: the ladder on stdout.
-fn print_trace(hub: &trace::Hub) -> Result<()> {
-    let watcher = hub.watch();
-    std::thread::Builder::new()
-        .name("ladder".into())
-        .spawn(move || {
-            let mut ladder = Ladder::new(std::io::stdout().is_terminal(), false);
-            for segment in watcher {
-                let text = ladder.format(&segment);
-                let mut out = std::io::stdout().lock();
-                if out
-                    .write_all(text.as_bytes())
-                    .and_then(|()| out.flush())
-                    .is_err()
-                {
-                    break;
-                }
-            }
-        })?;
     Ok(())
 }
 
