@@ -452,6 +452,7 @@ fn small() -> Config {
         initial_window: 8192,
         window_scale: 3,
         max_connections: 3,
+        half_open: 2,
         ..Config::default()
     }
 }

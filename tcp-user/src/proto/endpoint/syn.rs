@@ -61,7 +61,8 @@ impl Endpoint {
 
     /// Keeps a handshake. The oldest that was answered most goes for it.
     fn keep(&mut self, hash: u32, entry: HalfOpen) -> bool {
-        let crowded = self.table.len() >= self.config.max_connections / 8 * 7;
+        let most = self.config.max_connections;
+        let crowded = self.table.len() >= most - most / 8;
         if self.config.half_open == 0 || crowded && self.half_opens.len() == 0 {
             return false;
         }

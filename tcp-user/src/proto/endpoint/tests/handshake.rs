@@ -3,8 +3,10 @@
 use super::config;
 use crate::proto::script::*;
 use crate::proto::{Config, Disposition, Event, State};
+use proptest::prelude::*;
 use std::time::Duration;
 use tcp_common::wire::options::SynOptions;
+use tcp_common::wire::{Flags, Timestamps};
 
 fn keeping(half_open: usize) -> Config {
     Config {
@@ -298,4 +300,53 @@ fn the_trace_shows_what_was_there() {
             (open, open, 65_000, "", None),
         ]
     );
+}
+
+/// What comes next: sequence and acknowledgment number, flags, octets, `TSval` and `TSecr` if any,
+/// milliseconds.
+type Next = (u32, u32, u8, usize, Option<(u32, u32)>, u64);
+
+fn next() -> impl Strategy<Value = Next> {
+    let near = || {
+        prop_oneof![
+            4 => 0u32..3,
+            1 => any::<u32>(),
+            1 => 65_530u32..65_540,
+        ]
+    };
+    let flags = prop_oneof![2 => 0u8..64, 1 => Just(0x10), 1 => Just(0x02)];
+    let stamps = proptest::option::of((990u32..1010, near()));
+    (near(), near(), flags, 0usize..3, stamps, 0u64..1500)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever comes: one answer to a segment at most, connections only by an ACK of our SYN,
+    /// and nothing is left in the end.
+    #[test]
+    fn any_segments_to_a_handshake_are_survived(ts: bool, list in prop::collection::vec(next(), 1..12)) {
+        let mut s = half_open(4, &offer(1460, Some(3), true, ts));
+        for (seq, ack, flags, len, stamps, ms) in list {
+            s.ts = stamps.map(|(val, ecr)| Timestamps { val, ecr: s.tsval.wrapping_add(ecr) });
+            let flags = Flags(flags);
+            let disposition = s.send(seq, ack, flags, &[7; 2][..len]);
+            if disposition == Disposition::Accepted {
+                prop_assert!(flags.has(ACK) && ack == 1, "{flags} {ack}");
+            }
+            prop_assert!(s.endpoint.len() <= 1);
+            let mut buf = [0; 2048];
+            let sent = std::iter::from_fn(|| s.endpoint.poll_transmit(s.now, &mut buf));
+            prop_assert!(sent.count() <= 1);
+            s.millis(ms);
+            if let Some(Event::Accepted(id)) = s.events().into_iter().find(|e| matches!(e, Event::Accepted(_))) {
+                s.endpoint.abort(s.now, id);
+            }
+            s.events();
+            while s.endpoint.poll_transmit(s.now, &mut buf).is_some() {}
+        }
+        s.millis(100_000);
+        prop_assert!(s.endpoint.is_empty());
+        prop_assert_eq!(s.endpoint.poll_deadline(), None);
+    }
 }
