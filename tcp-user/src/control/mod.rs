@@ -299,7 +299,7 @@ impl Server {
         let mut shield = shield::Watch::new(record, config.xdp.adaptive_rate);
         program.set_shields(shield.look(&listens, nic.index, nic.mtu))?;
         program.serve(&listens)?;
-        let described = shield::describe(&listens);
+        let described = shield::describe(&listens, shield.is_tuned());
         let mode_of_shield = described
             .as_ref()
             .map_or_else(String::new, |(mode, findings)| {

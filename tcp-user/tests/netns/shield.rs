@@ -421,6 +421,7 @@ fn adaptive_answers_in_a_flood_and_not_before_or_after() {
     let listen = ["--listen", "*:8000=kernel@adaptive", "--tune"];
     let server = lab.run(&[&listen[..], &["--set", "xdp.adaptive_rate=500"]].concat());
     let url = format!("http://{V4}:8000/Cargo.toml");
+    assert!(server.ready.ends_with(" shield=adaptive"));
     let answered = || server.stats().xdp["syn_ack_kernel"];
     assert!(curl(&lab, &url).contains("tcp-user"));
     assert_eq!(answered(), 0);

@@ -246,22 +246,41 @@ fn rank(listen: &Listen, listener: &Listener, v4: bool) -> u8 {
 }
 
 /// What the ready line says of the shield; `None` without a listen for the kernel. And what
-/// is to be said about it on stderr.
-pub fn describe(listens: &[Listen]) -> Option<(&'static str, Vec<String>)> {
+/// is to be said about it on stderr. `tuned`: with `--tune`.
+pub fn describe(listens: &[Listen], tuned: bool) -> Option<(&'static str, Vec<String>)> {
     if !listens.iter().any(is_shielded) {
         return None;
     }
-    let Ok(sysctls) = Sysctls::read() else {
-        return Some(("unknown", Vec::new()));
-    };
+    Some(Sysctls::read().map_or(("unknown", Vec::new()), |s| {
+        describe_with(listens, &s, tuned)
+    }))
+}
+
+fn describe_with(
+    listens: &[Listen],
+    sysctls: &Sysctls,
+    tuned: bool,
+) -> (&'static str, Vec<String>) {
+    let mut shielded = listens.iter().filter(|listen| is_shielded(listen));
+    let adaptive = shielded.all(|listen| listen.policy == Policy::Adaptive);
+    // By rate, too, if cookies can be had at any time, now or when we say so.
+    let by_rate = adaptive && (sysctls.syncookies >= 2 || tuned);
     let mode = match (sysctls.syncookies, sysctls.timestamps) {
         (0, _) => "off",
+        (_, 2) if by_rate => "adaptive",
+        _ if by_rate => "adaptive,no-options",
         (1, 2) => "when-full",
         (1, _) => "when-full,no-options",
         (_, 2) => "full",
         _ => "no-options",
     };
-    Some((mode, findings(&sysctls)))
+    let meant = by_rate && sysctls.syncookies == 1;
+    let syncookies = if meant { 2 } else { sysctls.syncookies };
+    let all = findings(&Sysctls {
+        syncookies,
+        ..*sysctls
+    });
+    (mode, all)
 }
 
 /// What is not as a shield would have it, and what comes of it, a line each.

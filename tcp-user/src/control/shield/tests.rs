@@ -71,5 +71,45 @@ fn only_what_the_policy_lets_us_answer_is_shielded() {
     assert!(!is_shielded(&listen("*:443=kernel@observe")));
     assert!(!is_shielded(&listen("*:443=kernel@off")));
     assert!(!is_shielded(&listen("*:443=http")));
-    assert_eq!(describe(&[listen("*:443=http")]), None);
+    assert_eq!(describe(&[listen("*:443=http")], true), None);
+}
+
+#[test]
+fn the_ready_line_says_when_syns_are_answered() {
+    let sysctls = |syncookies, timestamps| Sysctls {
+        syncookies,
+        timestamps,
+        sack: true,
+        window_scaling: true,
+        ecn: true,
+        buffer: 131_072,
+        max_buffer: 33_554_432,
+        rmem_max: 4_194_304,
+        share: sysctls::Share::Ratio(128),
+    };
+    let plain = &[listen("*:443=kernel")][..];
+    let adaptive = &[listen("*:443=kernel@adaptive"), listen("*:80=http")][..];
+    let both = &[listen("*:443=kernel@adaptive"), listen("*:22=kernel")][..];
+    for (listens, cookies, timestamps, tuned, mode, findings) in [
+        (plain, 2, 2, true, "full", 0),
+        (plain, 2, 1, false, "no-options", 1),
+        (plain, 1, 2, false, "when-full", 1),
+        (plain, 1, 1, false, "when-full,no-options", 2),
+        (plain, 0, 1, false, "off", 2),
+        // With --tune cookies come when they are needed, else only if they are always there.
+        (adaptive, 1, 2, true, "adaptive", 0),
+        (adaptive, 2, 2, false, "adaptive", 0),
+        (adaptive, 2, 1, false, "adaptive,no-options", 1),
+        (adaptive, 1, 2, false, "when-full", 1),
+        (adaptive, 0, 2, false, "off", 1),
+        (both, 2, 2, true, "full", 0),
+    ] {
+        let sysctls = sysctls(cookies, timestamps);
+        let (said, found) = describe_with(listens, &sysctls, tuned);
+        assert_eq!(
+            (said, found.len()),
+            (mode, findings),
+            "{sysctls:?} {found:?}"
+        );
+    }
 }
