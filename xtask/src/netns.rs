@@ -41,6 +41,9 @@ const DIRECTORY: &str = "/run/netns";
 const PREFIX: &str = "tcpxdp-";
 /// How long the processes of a namespace may take to end when they are asked to.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long the kernel may take to say that both ends of a pair are up: it has a worker for that,
+/// which a busy machine keeps waiting.
+const CARRIER: Duration = Duration::from_secs(30);
 
 /// A named network namespace. Dropping it ends the processes in it and removes it.
 #[derive(Debug)]
@@ -375,7 +378,7 @@ impl VethPair {
     /// before that is lost.
     fn wait_for_carrier(&self, end: &VethEnd<'_>) -> Result<()> {
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(2) {
+        while start.elapsed() < CARRIER {
             let state = run(end.ip().args(["-o", "link", "show", "dev", &self.name]))?;
             if state.contains("state UP") {
                 return Ok(());

@@ -2,28 +2,16 @@
 //! in the end the memory is back.
 
 use crate::crowd::{Crowd, Say};
-use crate::lab::{Lab, Server, V4, octet};
+use crate::lab::{Lab, PATIENCE, Server, V4, octet, wait_for};
 use crate::raw::{Random, Wire};
 use crate::vanish;
-use etherparse::TcpOptionElement;
+use etherparse::{PacketHeaders, TcpOptionElement, TransportHeader};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// Resident memory that may stay, kB: what threads and the allocator keep of themselves.
 const MARGIN_KB: u64 = 4096;
-/// For what must happen, but may take its time where the machine is busy.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Waits until it is so.
-pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// A server's memory before the abuse.
 pub struct Baseline {
     kb: u64,
@@ -61,8 +49,9 @@ impl Baseline {
         });
         let ended = start.elapsed();
         assert_eq!(server.conns(), [], "{what}");
-        assert_eq!(server.stats().workers[0].buffered, 0, "{what}");
-        assert_eq!(server.flows(), 0, "{what}");
+        wait_for(&format!("{what}: no buffers, no flows"), || {
+            server.stats().workers[0].buffered == 0 && server.flows() == 0
+        });
         wait_for(&format!("{what}: memory at its baseline"), || {
             server.memory_kb() <= self.kb + MARGIN_KB
         });
@@ -263,12 +252,14 @@ fn hostile_sack_blocks_do_no_harm() {
     std::thread::scope(|scope| {
         let others = scope.spawn(|| {
             let mut done = 0;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            loop {
                 let stream = lab.connect(&format!("{V4}:80"));
                 assert_eq!(download(&stream, 2_000_000), 2_000_000);
                 done += 1;
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    return done;
+                }
             }
-            done
         });
         let mut random = Random::new(77);
         for round in 0..6000u32 {
@@ -318,13 +309,12 @@ fn hostile_sack_blocks_do_no_harm() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let done = others.join().unwrap();
         println!("{done} downloads beside it");
-        assert!(done > 0);
     });
     // All of it was nonsense, and the stream is whole.
     for i in 0..4 {
         finish(&mut crowd, i, OCTETS, WINDOW);
     }
-    assert_eq!(lab.client_resets(), (0, 0));
+    lab.assert_no_resets();
     baseline.wait(&lab, &server, "hostile SACK blocks");
 }
 
@@ -344,7 +334,12 @@ fn a_window_may_stay_shut_for_a_minute() {
     let mut probes = Vec::new();
     let mut frame = [0; 2048];
     while let Some(left) = Duration::from_mins(1).checked_sub(start.elapsed()) {
-        if wire.receive(&mut frame, left).is_some() && start.elapsed() > Duration::from_secs(1) {
+        let Some(len) = wire.receive(&mut frame, left) else {
+            continue;
+        };
+        let parsed = PacketHeaders::from_ethernet_slice(&frame[..len]);
+        let is_tcp = parsed.is_ok_and(|p| matches!(p.transport, Some(TransportHeader::Tcp(_))));
+        if is_tcp && start.elapsed() > Duration::from_secs(1) {
             probes.push(start.elapsed());
         }
     }
@@ -352,8 +347,9 @@ fn a_window_may_stay_shut_for_a_minute() {
     let gaps: Vec<Duration> = gaps.collect();
     println!("probes after {probes:.1?}");
     assert!((4..12).contains(&probes.len()), "{probes:?}");
-    let grow = gaps.windows(2).all(|w| w[1] > w[0] + w[0] / 2);
-    assert!(grow, "{gaps:?}");
+    // Each is twice the one before, but a probe may be sent, and seen, a little late.
+    assert!(gaps.is_sorted(), "{gaps:?}");
+    assert!(gaps[gaps.len() - 1] > gaps[0] * 3, "{gaps:?}");
     let conns = server.conns();
     assert_eq!(conns.len(), 1);
     assert_eq!(conns[0].state, "ESTABLISHED");
@@ -361,7 +357,7 @@ fn a_window_may_stay_shut_for_a_minute() {
 
     assert_eq!(read_exact(&stream, at, usize::MAX), OCTETS);
     drop(stream);
-    assert_eq!(lab.client_resets(), (0, 0));
+    lab.assert_no_resets();
     baseline.wait(&lab, &server, "zero window");
 }
 
@@ -401,14 +397,12 @@ fn slow_readers_hold_little_and_hinder_nobody() {
         most / 1024
     );
     assert!(most <= READERS * (512 << 10), "{most} octets of buffers");
-    assert_eq!(
-        server
-            .conns()
-            .iter()
-            .filter(|c| c.state == "ESTABLISHED" || c.state == "FIN-WAIT-1")
-            .count(),
-        READERS
-    );
+    // The last of the others may not have ended yet.
+    wait_for("only the slow ones", || {
+        let conns = server.conns();
+        let open = |state: &str| state == "ESTABLISHED" || state == "FIN-WAIT-1";
+        conns.iter().filter(|c| open(&c.state)).count() == READERS
+    });
     drop(readers);
     baseline.wait(&lab, &server, "slow readers");
 }

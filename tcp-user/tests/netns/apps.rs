@@ -1,10 +1,12 @@
 //! The four apps, octet by octet.
 
-use crate::lab::{Lab, V4, V6, exchange, noise, octet, read_all};
+use crate::lab::{Lab, V4, V6, exchange, noise, octet, read_all, wait_for};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{ChildStdout, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 const BOTH: [(&str, &str); 2] = [("native", V4), ("generic", V6)];
 
@@ -43,7 +45,7 @@ fn curl_gets_the_page_in_both_families_and_modes() {
             let page = curl(&lab, &[&format!("http://{}/", place(host, 80))]);
             assert!(page.contains("<h1>tcp-xdp</h1>"), "{page}");
         }
-        assert_eq!(lab.client_resets(), (0, 0));
+        lab.assert_no_resets();
     }
 }
 
@@ -66,7 +68,7 @@ fn fifty_megabytes_arrive_octet_by_octet() {
         assert_eq!(body.len(), N);
         let wrong = (0..N).find(|i| body[*i] != octet(*i));
         assert_eq!(wrong, None, "first wrong octet");
-        assert_eq!(lab.client_resets().0, 0);
+        assert_eq!(lab.client_resets(), 0);
     }
 }
 
@@ -81,13 +83,9 @@ fn echo_returns_ten_megabytes_after_a_half_close() {
         let back = exchange(&stream, &data);
         assert!(back == data, "{} octets came back", back.len());
         drop(stream);
-        assert_eq!(lab.client_resets(), (0, 0));
-        std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(
-            server.conns(),
-            [],
-            "our side closed last: no TIME-WAIT here"
-        );
+        lab.assert_no_resets();
+        // Our side closed last: no TIME-WAIT here, which would take a minute.
+        wait_for("the end", || server.conns().is_empty());
     }
 }
 
@@ -224,19 +222,23 @@ fn http_refuses_what_is_not_http() {
 #[ignore = "needs root"]
 fn the_server_that_closes_first_keeps_time_wait() {
     let lab = Lab::new();
-    let server = lab.serve(&["--set", "tcp.msl=1s"]);
+    let server = lab.serve(&["--set", "tcp.msl=2s"]);
     let mut stream = lab.connect(&place(V4, 80));
     stream
         .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         .unwrap();
     read_all(&stream);
+    let closed = Instant::now();
     drop(stream);
-    std::thread::sleep(Duration::from_millis(100));
-    let states: Vec<String> = server.conns().into_iter().map(|c| c.state).collect();
-    assert_eq!(states, ["TIME-WAIT"]);
-    std::thread::sleep(Duration::from_millis(2200));
-    assert_eq!(server.conns(), []);
-    assert_eq!(lab.client_resets(), (0, 0));
+    let mut states = Vec::new();
+    wait_for("the end of TIME-WAIT", || {
+        let conns = server.conns();
+        states.extend(conns.iter().map(|c| c.state.clone()));
+        conns.is_empty()
+    });
+    assert!(states.iter().any(|s| s == "TIME-WAIT"), "{states:?}");
+    assert!(closed.elapsed() >= Duration::from_secs(4), "2 MSL");
+    lab.assert_no_resets();
 }
 
 /// What the server hands down as one goes through the stack, and is on the wire in segments that fit.
@@ -260,12 +262,15 @@ fn runs_of_segments_are_cut_on_their_way() {
             assert_eq!(sent.longest() > 1000, offload, "{host}");
             assert!((1000..=1448).contains(&arrived.longest()), "{host}");
         }
-        assert_eq!(lab.client_resets(), (0, 0));
+        lab.assert_no_resets();
     }
 }
 
 /// A tcpdump that is asked for the longest text that it saw.
-struct LongestSegment(std::process::Child);
+struct LongestSegment {
+    tcpdump: std::process::Child,
+    longest: Arc<AtomicUsize>,
+}
 
 impl LongestSegment {
     fn watch(namespace: &xtask::netns::Namespace, interface: &str) -> Self {
@@ -283,24 +288,39 @@ impl LongestSegment {
             .map_while(Result::ok)
             .any(|line| line.starts_with("listening on"));
         assert!(started, "tcpdump did not start");
-        Self(tcpdump)
+        let stdout = tcpdump.stdout.take().unwrap();
+        let longest = Arc::new(AtomicUsize::new(0));
+        let seen = longest.clone();
+        std::thread::spawn(move || Self::read(stdout, &seen));
+        Self { tcpdump, longest }
     }
 
-    fn longest(mut self) -> usize {
-        std::thread::sleep(Duration::from_millis(200));
-        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        let mut text = String::new();
-        let mut stdout = self.0.stdout.take().unwrap();
-        stdout.read_to_string(&mut text).unwrap();
-        self.0.wait().unwrap();
-        let lengths = text.lines().filter_map(|line| {
-            let (_, rest) = line.split_once(", length ")?;
-            rest.split(|c: char| !c.is_ascii_digit())
-                .next()?
-                .parse()
-                .ok()
-        });
-        lengths.max().unwrap_or(0)
+    fn read(stdout: ChildStdout, longest: &AtomicUsize) {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let len = line.split_once(", length ").and_then(|(_, rest)| {
+                let digits = rest.split(|c: char| !c.is_ascii_digit());
+                digits.into_iter().next()?.parse().ok()
+            });
+            longest.fetch_max(len.unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until it is a full one; if none was seen for a while, none went by.
+    fn longest(self) -> usize {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) {
+            if self.longest.load(Ordering::Relaxed) > 1000 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.longest.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for LongestSegment {
+    fn drop(&mut self) {
+        let _ = self.tcpdump.kill();
+        let _ = self.tcpdump.wait();
     }
 }

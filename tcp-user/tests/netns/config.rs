@@ -1,11 +1,10 @@
 //! `--config`, `tcp-user config` and reloads.
 
-use crate::lab::{Lab, V4, read_all};
+use crate::lab::{Lab, PATIENCE, SHORT, V4, read_all, wait_for};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 /// A file that goes when the test ends.
 struct File(PathBuf);
@@ -97,15 +96,12 @@ fn a_reload_changes_what_can_change() {
         .unwrap();
     read_all(&http);
     drop(http);
-    wait_for(|| server.conns().len() == 1);
+    wait_for("the end of TIME-WAIT", || server.conns().len() == 1);
 
     // By signal: a policy; the connection goes on.
     file.write(&head.replace("=echo", "=echo@off"));
     server.signal(Signal::SIGHUP);
-    wait_for(|| {
-        lab.try_connect(&format!("{V4}:7"), Duration::from_secs(2))
-            .is_err()
-    });
+    lab.wait_until_refused(&format!("{V4}:7"));
     open.write_all(b"pong").unwrap();
     open.read_exact(&mut [0; 4]).unwrap();
 
@@ -131,22 +127,14 @@ fn a_reload_changes_what_xdp_answers() {
     lab.client
         .run("sysctl", &["-qw", "net.ipv4.tcp_timestamps=0"])
         .unwrap();
-    let try_it = || lab.try_connect(&format!("{V4}:7"), Duration::from_millis(700));
-    assert!(try_it().is_ok());
+    let try_it = |within| lab.try_connect(&format!("{V4}:7"), within);
+    assert!(try_it(PATIENCE).is_ok());
     file.write(&format!("{head}\"always\"\n"));
     let said = server.client("config", &["reload"]);
     assert_eq!(said, "changed: cookie.require_timestamps\n");
-    assert!(try_it().is_err());
+    assert!(try_it(SHORT).is_err());
     file.write(&format!("{head}\"never\"\n"));
     server.client("config", &["reload"]);
-    assert!(try_it().is_ok());
+    assert!(try_it(PATIENCE).is_ok());
     assert_eq!(server.client("config", &["reload"]), "nothing changes\n");
-}
-
-fn wait_for(mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(5), "not in time");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

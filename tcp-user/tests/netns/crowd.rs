@@ -17,7 +17,7 @@ const PORTS: u32 = 10_000;
 /// SYNs sent at a time: less than the rings on the way hold.
 const BATCH: usize = 128;
 /// How long all handshakes together may take, with lost frames.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// What a client sends beside what its state says.
 #[derive(Clone, Copy, Default)]

@@ -1,6 +1,6 @@
 //! `tcp-user trace --svg` and `--mermaid` of a real connection.
 
-use crate::lab::{Lab, V4, read_all};
+use crate::lab::{Lab, V4, read_all, wait_for};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,14 +11,14 @@ fn a_connection_is_drawn_when_it_has_ended() {
     let lab = Lab::new();
     let server = lab.serve(&[]);
     let file = std::env::temp_dir().join(format!("{}.svg", lab.server.name()));
-    let watcher = Command::new(env!("CARGO_BIN_EXE_tcp-user"))
+    let mut watcher = Command::new(env!("CARGO_BIN_EXE_tcp-user"))
         .args([
             "trace",
             "--mermaid",
             "--port",
             "80",
             "--for",
-            "20s",
+            "90s",
             "--svg",
         ])
         .arg(&file)
@@ -27,15 +27,19 @@ fn a_connection_is_drawn_when_it_has_ended() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    // Another port is not drawn.
-    drop(lab.connect(&format!("{V4}:7")));
-    let mut stream = lab.connect(&format!("{V4}:80"));
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .unwrap();
-    read_all(&stream);
-    drop(stream);
+    // It does not say when the server knows of it: the first connections may go unseen.
+    wait_for("a drawing", || {
+        // Another port is not drawn.
+        drop(lab.connect(&format!("{V4}:7")));
+        let mut stream = lab.connect(&format!("{V4}:80"));
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        read_all(&stream);
+        drop(stream);
+        std::thread::sleep(Duration::from_millis(500));
+        watcher.try_wait().unwrap().is_some()
+    });
     let output = watcher.wait_with_output().unwrap();
     let svg = std::fs::read_to_string(&file).unwrap();
     std::fs::remove_file(&file).unwrap();

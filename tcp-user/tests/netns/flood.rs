@@ -2,7 +2,7 @@
 //! frame is counted once, and who has a connection keeps it.
 
 use crate::frames::Spec;
-use crate::lab::{Lab, Server, V4, noise, read_all};
+use crate::lab::{Lab, PATIENCE, Server, V4, noise, read_all, wait_for};
 use crate::raw::{Random, Template, Wire, assert_isolated};
 use etherparse::TcpOptionElement;
 use nix::sys::signal::{Signal, kill};
@@ -16,12 +16,15 @@ use tcp_user::control::records::Stats;
 const CLIENT: &str = "192.0.2.1:40000";
 const SERVER: &str = "192.0.2.2:80";
 
+/// For a flood that is ended by the test; it ends by itself if that does not.
+pub const LONG: u32 = 600;
+
 /// A running `hping3 --flood` from the client's address; ended when dropped.
-struct Hping(Child);
+pub struct Hping(Child);
 
 impl Hping {
     /// With these arguments, for at most so many seconds.
-    fn start(lab: &Lab, seconds: u32, args: &[&str]) -> Self {
+    pub fn start(lab: &Lab, seconds: u32, args: &[&str]) -> Self {
         assert_isolated(lab);
         let child = lab
             .client
@@ -87,7 +90,8 @@ struct Moment {
 
 impl Moment {
     fn of(lab: &Lab, server: &Server) -> Self {
-        for _ in 0..50 {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
             let frames = lab.frames().0;
             let stats = server.stats();
             std::thread::sleep(Duration::from_millis(20));
@@ -133,7 +137,7 @@ impl Moment {
 /// One `curl` after the other; panics unless each gets its thousand octets.
 fn curls(lab: &Lab, count: u32) {
     let script = format!(
-        "for i in $(seq {count}); do curl -sS --max-time 20 -o /dev/null \
+        "for i in $(seq {count}); do curl -sS --max-time 90 -o /dev/null \
          -w '%{{http_code}} %{{size_download}}\\n' http://{V4}/bytes/1000 || exit 1; done"
     );
     let out = lab.client.run("sh", &["-c", &script]).unwrap();
@@ -162,25 +166,25 @@ fn five_hundred_curls_succeed_during_a_syn_flood() {
     let before = Moment::of(&lab, &server);
     let memory = server.memory_kb();
 
-    let mut flood = Hping::start(&lab, 60, &["-S"]);
+    let mut flood = Hping::start(&lab, LONG, &["-S"]);
     curls(&lab, 500);
+    wait_for("50,000 SYNs", || server.stats().xdp["syn_ack"] > 50_000);
     assert!(flood.is_running(), "the flood lasted as long");
     drop(flood);
+    wait_for("the end of all connections", || server.conns().is_empty());
 
     let after = Moment::of(&lab, &server);
     let grown = server.memory_kb().saturating_sub(memory);
     println!("{:?}, {grown} kB more", after.since(&before));
     assert!(grown < 2048, "{grown} kB more");
-    assert!(after.stats.xdp["syn_ack"] > 50_000);
     after.assert_adds_up(&before);
-    assert_eq!(server.conns(), []);
     assert_eq!(server.flows(), 0);
 }
 
 #[test]
 #[ignore = "needs root"]
 fn a_syn_flood_costs_no_userspace() {
-    for (mode, seconds) in [("native", 5), ("generic", 2)] {
+    for (mode, seconds) in [("native", 5), ("generic", 5)] {
         let lab = Lab::new();
         let server = lab.serve(&["--mode", mode]);
         let before = Moment::of(&lab, &server);
@@ -196,10 +200,8 @@ fn a_syn_flood_costs_no_userspace() {
             "{mode}: {sent} SYNs in {seconds} s, {lost} lost on the wire, {used:?} CPU, \
              {grown} kB more, {counted:?}"
         );
-        assert!(
-            used <= Duration::from_secs(seconds.into()) * 3 / 100,
-            "{used:?}"
-        );
+        // That no SYN reached it is asserted below; this is about everything else.
+        assert!(used <= Duration::from_secs(seconds.into()) / 10, "{used:?}");
         assert!(grown < 512, "{grown} kB more");
         // The client's kernel answers what it did not ask for with RSTs; hping3 counts
         // its ports up through 0, and interrupted it does not count the last frame.
@@ -293,7 +295,7 @@ fn generic_mode_serves_during_a_flood() {
     let lab = Lab::new();
     let server = lab.serve(&["--mode", "generic"]);
     let before = Moment::of(&lab, &server);
-    let mut flood = Hping::start(&lab, 30, &["-S"]);
+    let mut flood = Hping::start(&lab, LONG, &["-S"]);
     curls(&lab, 30);
     echo(&lab);
     assert!(flood.is_running());
@@ -315,11 +317,12 @@ fn what_finds_the_ring_full_is_counted() {
         let wire = Wire::new(&lab);
 
         server.signal(Signal::SIGSTOP);
+        let frames = lab.frames().0;
         for _ in 0..5000 {
             wire.put(ack.build());
         }
         // The last of them are still on their way through the kernel.
-        std::thread::sleep(Duration::from_millis(300));
+        wait_for("the frames", || lab.frames().0 >= frames + 5000);
         server.signal(Signal::SIGCONT);
 
         let after = Moment::of(&lab, &server);

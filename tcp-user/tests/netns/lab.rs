@@ -30,6 +30,21 @@ pub const LISTENS: [&str; 8] = [
     "*:19=chargen",
 ];
 
+/// Long enough to wait for an answer that must not come.
+pub const SHORT: Duration = Duration::from_millis(400);
+/// For what must happen, but may take its time where the machine is busy. What is fast when all is
+/// well is asserted by what happened, not by a clock.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Waits until it is so.
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Dropped in this order: the server first.
 pub struct Lab {
     pub client: Namespace,
@@ -117,8 +132,8 @@ impl Lab {
 
     /// A kernel TCP connection from the client's namespace.
     pub fn connect(&self, addr: &str) -> TcpStream {
-        let stream = self.try_connect(addr, Duration::from_secs(10)).unwrap();
-        let timeout = Some(Duration::from_secs(20));
+        let stream = self.try_connect(addr, PATIENCE).unwrap();
+        let timeout = Some(PATIENCE);
         stream.set_read_timeout(timeout).unwrap();
         stream.set_write_timeout(timeout).unwrap();
         stream
@@ -132,20 +147,32 @@ impl Lab {
             .unwrap()
     }
 
-    /// RSTs that the client's kernel has received and sent.
-    pub fn client_resets(&self) -> (u64, u64) {
-        let snmp = self.client.run("cat", &["/proc/net/snmp"]).unwrap();
-        let mut tcp = snmp.lines().filter(|l| l.starts_with("Tcp:"));
-        let (names, values) = (tcp.next().unwrap(), tcp.next().unwrap());
-        let of = |name: &str| {
-            names
-                .split(' ')
-                .zip(values.split(' '))
-                .find(|(n, _)| *n == name)
-                .and_then(|(_, v)| v.parse().ok())
-                .unwrap()
-        };
-        (of("EstabResets"), of("OutRsts"))
+    /// Waits until nothing is served there any more, and the kernel refuses it.
+    pub fn wait_until_refused(&self, addr: &str) {
+        wait_for(&format!("{addr} to be refused"), || {
+            let error = self.try_connect(addr, PATIENCE).err();
+            error.is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+        });
+    }
+
+    /// Waits until a server that was told to stop answers no SYN any more.
+    pub fn wait_until_stopping(&self, server: &Server, addr: &str) {
+        wait_for("the server to stop", || {
+            // Those that are answered before are closed at once.
+            let _ = self.try_connect(addr, SHORT);
+            server.stats().xdp["drop_stopping"] > 0
+        });
+    }
+
+    /// Connections of the client that an RST has ended, from either side.
+    pub fn client_resets(&self) -> u64 {
+        tcp_counter(&self.client, "EstabResets")
+    }
+
+    /// Neither side sent an RST. The client's kernel answers with one what comes for a connection that
+    /// it has closed: that may be the answer to what it sent twice, because the machine stood still.
+    pub fn assert_no_resets(&self) {
+        assert_no_resets(&self.client);
     }
 
     /// Frames that the served interface has received, and those that the client's end
@@ -170,6 +197,29 @@ impl Lab {
             .unwrap();
         link.contains("prog/xdp") || link.contains(" xdp")
     }
+}
+
+/// A counter of the TCP of a namespace's kernel, by its name in `/proc/net/snmp`.
+pub fn tcp_counter(namespace: &Namespace, name: &str) -> u64 {
+    let snmp = namespace.run("cat", &["/proc/net/snmp"]).unwrap();
+    let mut tcp = snmp.lines().filter(|l| l.starts_with("Tcp:"));
+    let (names, values) = (tcp.next().unwrap(), tcp.next().unwrap());
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let (_, value) = pairs.find(|(n, _)| *n == name).unwrap();
+    value.parse().unwrap()
+}
+
+/// [`Lab::assert_no_resets`] of any client.
+pub fn assert_no_resets(client: &Namespace) {
+    assert_eq!(tcp_counter(client, "EstabResets"), 0, "connections reset");
+    let (sent, twice) = (
+        tcp_counter(client, "OutRsts"),
+        tcp_counter(client, "RetransSegs"),
+    );
+    assert!(
+        sent <= twice,
+        "{sent} RSTs of the client, {twice} retransmissions"
+    );
 }
 
 /// Where the examples are, built like the server. `cargo xtask test` builds them before it
@@ -204,9 +254,7 @@ impl Server {
                 }
             }
         });
-        let ready = lines
-            .recv_timeout(Duration::from_secs(20))
-            .expect("a ready line");
+        let ready = lines.recv_timeout(PATIENCE).expect("a ready line");
         Self {
             child,
             lines,
@@ -223,7 +271,7 @@ impl Server {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
     }
 
-    /// Waits for the end.
+    /// Waits for the end; none if it does not come within `at_most`.
     pub fn wait(&mut self, at_most: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
         loop {
@@ -237,13 +285,24 @@ impl Server {
         }
     }
 
-    /// What it printed after the ready line, until it is quiet.
-    pub fn printed(&self) -> Vec<String> {
+    /// Waits for the end, which must come; how it ended.
+    pub fn ended(&mut self) -> ExitStatus {
+        self.wait(PATIENCE).expect("the server ends")
+    }
+
+    /// What it printed after the ready line, up to the first line with this text.
+    pub fn printed_until(&self, text: &str) -> Vec<String> {
         let mut all = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(300)) {
+        loop {
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                panic!("no line with {text}: {all:#?}");
+            };
+            let is_last = line.contains(text);
             all.push(line);
+            if is_last {
+                return all;
+            }
         }
-        all
     }
 
     /// User and system time so far.
@@ -258,6 +317,18 @@ impl Server {
         Duration::from_millis(ticks * 10)
     }
 
+    /// How often its threads have slept and were woken.
+    pub fn wakeups(&self) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let each = tasks.filter_map(|task| {
+            let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+            let mut lines = status.lines();
+            let count = lines.find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+            count?.trim().parse::<u64>().ok()
+        });
+        each.sum()
+    }
+
     /// Resident memory, kB.
     pub fn memory_kb(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -265,32 +336,39 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Entries of the `FLOWS` map; the filter in front of it must have counted as many.
+    /// Entries of the `FLOWS` map; the filter in front of it must count as many, once nobody is
+    /// between changing the one and the other.
     pub fn flows(&self) -> usize {
         let maps = std::fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
         let ids: Vec<u32> = maps
             .filter_map(|entry| {
-                let info = std::fs::read_to_string(entry.unwrap().path()).ok()?;
+                let info = std::fs::read_to_string(entry.ok()?.path()).ok()?;
                 let id = info.lines().find_map(|l| l.strip_prefix("map_id:"))?;
                 id.trim().parse().ok()
             })
             .collect();
         let map = |name| {
             ids.iter()
-                .map(|id| MapData::from_id(*id).unwrap())
+                .filter_map(|id| MapData::from_id(*id).ok())
                 .find(|map| map.info().unwrap().name_as_str() == Some(name))
                 .expect("the server holds the map")
         };
         let flows = Map::HashMap(map(abi::FLOWS));
         let flows: HashMap<_, FlowKey, Flow> = flows.try_into().unwrap();
-        let flows = flows.keys().map(Result::unwrap).count();
         let filter = Map::Array(map(abi::FLOW_FILTER));
         let filter: Array<_, FilterBlock> = filter.try_into().unwrap();
-        let counts = filter
-            .iter()
-            .map(|block| block.unwrap().iter().sum::<u32>());
-        assert_eq!(counts.sum::<u32>() as usize, flows, "the flow filter");
-        flows
+        let mut count = 0;
+        wait_for("as many flows as the flow filter has", || {
+            // A key that goes meanwhile makes the iteration fail, or begin again.
+            let Ok(keys) = flows.keys().collect::<Result<Vec<_>, _>>() else {
+                return false;
+            };
+            count = keys.len();
+            let blocks = filter.iter();
+            let counts = blocks.map(|block| block.unwrap().iter().sum::<u32>());
+            counts.sum::<u32>() as usize == count
+        });
+        count
     }
 
     /// `stats --json` of this server.

@@ -2,7 +2,7 @@
 //! under its reason, and the transfer stays exact.
 
 use crate::frames::Spec;
-use crate::lab::{Lab, Server, V4, V6, octet};
+use crate::lab::{Lab, Server, V4, V6, octet, wait_for};
 use crate::raw::{Wire, fix_ip_checksum};
 use etherparse::TcpOptionElement;
 use std::collections::BTreeMap;
@@ -13,19 +13,41 @@ use tcp_user::control::records::Stats;
 
 const OCTETS: usize = 50_000_000;
 const TWO_GIG: u32 = 1 << 31;
+/// Frames sent before the server must have taken them: less than its ring holds, with those of the
+/// transfer.
+const AT_A_TIME: u64 = 256;
 /// Sources that nobody has: answers to them end in the client's namespace.
 const STRANGER4: &str = "192.0.2.99:40000";
 const STRANGER6: &str = "[2001:db8::99]:40000";
 
 /// Counters to be found afterwards: frames sent per reason. XDP's have a prefix of
 /// their own (`drop_`, `pass_`, `to_`, ...), the others are userspace's.
-#[derive(Default)]
-struct Expected(BTreeMap<&'static str, u64>);
+struct Expected<'a> {
+    server: &'a Server,
+    counts: BTreeMap<&'static str, u64>,
+}
 
-impl Expected {
+impl Expected<'_> {
     fn send(&mut self, wire: &Wire, frame: Vec<u8>, reason: &'static str) {
         wire.put(frame);
-        *self.0.entry(reason).or_default() += 1;
+        *self.counts.entry(reason).or_default() += 1;
+        if self.sent().is_multiple_of(AT_A_TIME) {
+            self.keep_pace();
+        }
+    }
+
+    fn sent(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    /// Waits until the server has taken from its ring what is in it by now. A worker that a busy
+    /// machine keeps waiting must not lose frames, as they are counted.
+    fn keep_pace(&self) {
+        let handed = self.server.stats().xdp;
+        let handed = handed["to_flow"] + handed["to_accept"];
+        wait_for("the worker", || {
+            self.server.stats().workers[0].received >= handed
+        });
     }
 }
 
@@ -189,7 +211,7 @@ fn nothing_to_say(spec: &Spec) -> Vec<(u8, Vec<u8>)> {
     }
 }
 
-fn from_a_stranger(wire: &Wire, victim: &Victim, expected: &mut Expected) {
+fn from_a_stranger(wire: &Wire, victim: &Victim, expected: &mut Expected<'_>) {
     let (from, to) = match victim.spec.to {
         to if to.is_ipv4() => (STRANGER4, to.to_string()),
         to => (STRANGER6, to.to_string()),
@@ -215,7 +237,7 @@ fn from_a_stranger(wire: &Wire, victim: &Victim, expected: &mut Expected) {
     expected.send(wire, strange.build(), "drop_source");
 }
 
-fn from_the_peer(wire: &Wire, victim: &Victim, expected: &mut Expected) {
+fn from_the_peer(wire: &Wire, victim: &Victim, expected: &mut Expected<'_>) {
     // None of these is ever the next segment, whatever it does.
     let mut old = with_flags(victim.spec.clone(), 0x10);
     old.tcp.sequence_number = victim.rcv_nxt.wrapping_sub(1_000_000);
@@ -291,8 +313,11 @@ fn attack(mode: &str, host: &str, timestamps: bool) {
         unsent: syn_ack.sequence_number.wrapping_add(TWO_GIG),
     };
 
-    let mut expected = Expected::default();
-    let over = AtomicBool::new(false);
+    let mut expected = Expected {
+        server: &server,
+        counts: BTreeMap::new(),
+    };
+    let (begun, over) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut head = Vec::new();
@@ -312,32 +337,42 @@ fn attack(mode: &str, host: &str, timestamps: bool) {
                     }
                     check(&buffer[..len], &mut at);
                 } else {
-                    // Slowly, so that it takes as long as the attack.
-                    let len = stream.read(&mut buffer[..4096]).unwrap();
-                    check(&buffer[..len], &mut at);
-                    during = at;
+                    // Slowly, so that it takes as long as the attack; the last part waits.
+                    if at < OCTETS / 2 {
+                        let len = stream.read(&mut buffer[..4096]).unwrap();
+                        check(&buffer[..len], &mut at);
+                        during = at;
+                    }
+                    begun.store(true, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_micros(500));
                 }
             }
         });
+        // A reader that fails ends the test at its `join`.
+        while !begun.load(Ordering::Relaxed) && !reader.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         from_a_stranger(&wire, &victim, &mut expected);
         from_the_peer(&wire, &victim, &mut expected);
+        expected.keep_pace();
         over.store(true, Ordering::Relaxed);
         let (during, all) = reader.join().unwrap();
         println!(
             "{mode} {host}: {} frames sent while {during} octets were read",
-            expected.0.values().sum::<u64>()
+            expected.sent()
         );
         assert!(during > 0 && during < OCTETS);
         assert_eq!(all, OCTETS);
     });
     drop(stream);
-    std::thread::sleep(Duration::from_millis(200));
+    wait_for("TIME-WAIT", || {
+        server.conns().iter().all(|c| c.state == "TIME-WAIT")
+    });
 
     let counts = since(&server, &before);
     // Beside what was sent there are the transfer itself, and neighbour discovery.
     for (name, n) in &counts {
-        let sent = expected.0.get(name.as_str()).copied().unwrap_or(0);
+        let sent = expected.counts.get(name.as_str()).copied().unwrap_or(0);
         match name.as_str() {
             "to_accept" | "accepted" => assert_eq!(*n, 1, "{name}"),
             "syn_ack" => assert_eq!(*n, sent + 1, "{name}"),
@@ -353,15 +388,13 @@ fn attack(mode: &str, host: &str, timestamps: bool) {
         let seen = after.xdp_frames - before.xdp_frames;
         (seen, lab.frames().0 - frames, after)
     };
-    let mut both = read();
-    for _ in 0..20 {
-        if both.0 == both.1 {
-            break;
-        }
-        both = read();
-    }
-    let (seen, received, after) = both;
-    assert_eq!(seen, received);
+    let mut after = None;
+    wait_for("the same number of frames", || {
+        let (seen, received, stats) = read();
+        after = Some(stats);
+        seen == received
+    });
+    let after = after.unwrap();
     let worker = &after.workers[0];
     assert_eq!(worker.receive_dropped, 0);
     assert_eq!(worker.frames.values().sum::<u64>(), worker.received);

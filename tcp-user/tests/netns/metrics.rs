@@ -1,6 +1,6 @@
 //! `--metrics`, scraped by curl and by Prometheus itself.
 
-use crate::lab::{Lab, V4, read_all};
+use crate::lab::{Lab, PATIENCE, SHORT, V4, read_all, wait_for};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -21,8 +21,11 @@ fn get(lab: &Lab) {
 fn metrics_are_served_on_the_loopback_address() {
     let lab = Lab::new();
     lab.server.run("ip", &["link", "set", "lo", "up"]).unwrap();
-    let _server = lab.serve(&["--metrics", "9477"]);
+    let server = lab.serve(&["--metrics", "9477"]);
     get(&lab);
+    wait_for("the end of the connection", || {
+        server.conns().iter().all(|c| c.state == "TIME-WAIT")
+    });
     let text = lab
         .server
         .run("curl", &["-sS", "-f", &format!("http://{AT}/metrics")])
@@ -36,7 +39,7 @@ fn metrics_are_served_on_the_loopback_address() {
         assert!(text.lines().any(|l| l == line), "{line}: {text}");
     }
     // Nobody else gets there.
-    let there = lab.try_connect(&format!("{V4}:9477"), Duration::from_secs(2));
+    let there = lab.try_connect(&format!("{V4}:9477"), SHORT);
     assert!(there.is_err());
     let (code, error) = lab.refused(&[
         "run",
@@ -107,7 +110,7 @@ fn prometheus_scrapes_it() {
         if text.contains(answer) {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(40), "{what}: {text}");
+        assert!(start.elapsed() < PATIENCE, "{what}: {text}");
         std::thread::sleep(Duration::from_millis(300));
     };
     wait_for("up{job=\"tcp-xdp\"}", "\"1\"]");

@@ -1,12 +1,12 @@
 //! What an operator asks a running server: `conns`, `drain`, `doctor`, and the protocol
 //! of the control socket.
 
-use crate::lab::{Lab, Server, V4, noise};
+use crate::lab::{Lab, PATIENCE, Server, V4, noise, wait_for};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tcp_user::control::records::Connection;
 
 fn echo(lab: &Lab, data: &[u8]) -> TcpStream {
@@ -43,7 +43,7 @@ fn conns_are_filtered_sorted_and_told_in_full() {
     let small = echo(&lab, b"ping");
     let large = echo(&lab, &noise(50_000));
     let http = lab.connect(&format!("{V4}:80"));
-    wait_for(|| conns(&server, &[]).len() == 3);
+    wait_for("three connections", || conns(&server, &[]).len() == 3);
 
     let most = conns(&server, &["--sort", "bytes", "--limit", "1"]);
     assert_eq!(most.len(), 1);
@@ -95,15 +95,15 @@ fn a_drained_listen_answers_no_more_and_its_connections_end() {
     let busy = echo(&lab, b"ping");
     let mut idle = lab.connect(&format!("{V4}:80"));
     let idle = std::thread::spawn(move || idle.read(&mut [0]).unwrap());
-    wait_for(|| server.conns().len() == 2);
+    wait_for("two connections", || server.conns().len() == 2);
 
-    let (code, out, _) = tcp_user(&server, &["drain", "*:80", "--wait", "5s"]);
+    let (code, out, _) = tcp_user(&server, &["drain", "*:80", "--wait", "90s"]);
     assert_eq!(
         (code, out.as_str()),
         (Some(0), "*:80: 0 connections left\n")
     );
     assert_eq!(idle.join().unwrap(), 0, "an idle connection is closed");
-    let try_http = || lab.try_connect(&format!("{V4}:80"), Duration::from_secs(2));
+    let try_http = || lab.try_connect(&format!("{V4}:80"), PATIENCE);
     assert_eq!(
         try_http().unwrap_err().kind(),
         std::io::ErrorKind::ConnectionRefused
@@ -114,7 +114,7 @@ fn a_drained_listen_answers_no_more_and_its_connections_end() {
     assert_eq!(code, Some(1));
     assert!(out.ends_with("1 connections left\n"), "{out}");
     drop(busy);
-    let (code, out, _) = tcp_user(&server, &["drain", "*:7", "--wait", "5s"]);
+    let (code, out, _) = tcp_user(&server, &["drain", "*:7", "--wait", "90s"]);
     assert_eq!((code, out.as_str()), (Some(0), "*:7: 0 connections left\n"));
 
     // Another policy ends it.
@@ -129,9 +129,7 @@ fn a_drained_listen_answers_no_more_and_its_connections_end() {
         .unwrap();
     let mut rest = [0; 4096];
     while stream.read(&mut rest).is_ok_and(|n| n > 0) {}
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
         .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         .unwrap();
@@ -204,12 +202,4 @@ fn the_control_socket_greets_and_refuses_other_versions() {
         error.contains("version 9") && error.contains("version 1"),
         "{error}"
     );
-}
-
-fn wait_for(mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(5), "not in time");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -1,11 +1,11 @@
 //! Who may connect, where, and what becomes of it on a running server.
 
-use crate::lab::{Lab, Server, V4, V6};
+use crate::flood::{Hping, LONG};
+use crate::lab::{Lab, PATIENCE, SHORT, Server, V4, V6, wait_for};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-
-const SHORT: Duration = Duration::from_millis(400);
 
 fn ping(mut stream: &TcpStream) {
     stream.write_all(b"ping").unwrap();
@@ -15,19 +15,13 @@ fn ping(mut stream: &TcpStream) {
 }
 
 fn is_served(lab: &Lab, addr: &str) -> bool {
-    // A fresh IPv6 address is not usable for a moment.
-    let within = if addr.starts_with('[') {
-        10 * SHORT
-    } else {
-        SHORT
-    };
-    match lab.try_connect(addr, within) {
-        Ok(stream) => {
-            ping(&stream);
-            true
-        }
-        Err(_) => false,
-    }
+    let stream = lab.try_connect(addr, PATIENCE);
+    stream.inspect(ping).is_ok()
+}
+
+/// Refused, or no answer for a while.
+fn is_not_served(lab: &Lab, addr: &str) -> bool {
+    lab.try_connect(addr, SHORT).is_err()
 }
 
 /// A source address more at the client's end.
@@ -38,7 +32,7 @@ fn add_source(lab: &Lab, addr: &str) {
 }
 
 /// Connects from a given source address.
-fn is_served_from(lab: &Lab, source: &str, addr: &str) -> bool {
+fn is_served_from(lab: &Lab, source: &str, addr: &str, within: Duration) -> bool {
     let (source, addr) = (format!("{source}:0"), addr.to_owned());
     lab.client
         .enter(move || {
@@ -47,7 +41,7 @@ fn is_served_from(lab: &Lab, source: &str, addr: &str) -> bool {
             let socket =
                 socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             socket.bind(&source.into()).unwrap();
-            socket.connect_timeout(&addr.into(), SHORT).is_ok()
+            socket.connect_timeout(&addr.into(), within).is_ok()
         })
         .unwrap()
 }
@@ -66,15 +60,15 @@ fn allow_and_deny_lists() {
             "--set",
             "xdp.allow=192.0.2.131,192.0.2.0/25",
         ]);
-        assert!(is_served_from(&lab, "192.0.2.1", &here));
-        assert!(!is_served_from(&lab, "192.0.2.130", &here));
-        assert!(is_served_from(&lab, "192.0.2.131", &here));
-        assert!(!is_served(&lab, &format!("[{V6}]:7")), "not on the list");
+        assert!(is_served_from(&lab, "192.0.2.1", &here, PATIENCE));
+        assert!(!is_served_from(&lab, "192.0.2.130", &here, SHORT));
+        assert!(is_served_from(&lab, "192.0.2.131", &here, PATIENCE));
+        assert!(is_not_served(&lab, &format!("[{V6}]:7")), "not on the list");
         assert!(server.stats().xdp["drop_denied"] >= 2);
     }
     let server = lab.serve(&["--set", "xdp.deny=::/0"]);
     assert!(is_served(&lab, &here), "::/0 is not about IPv4");
-    assert!(!is_served(&lab, &format!("[{V6}]:7")));
+    assert!(is_not_served(&lab, &format!("[{V6}]:7")));
     assert!(server.stats().xdp["drop_denied"] >= 1);
 }
 
@@ -84,20 +78,36 @@ fn answers_are_limited() {
     let lab = Lab::new();
     let server = lab.serve(&["--set", "xdp.syn_ack_rate=50", "--set", "xdp.rst_rate=50"]);
     assert!(is_served(&lab, &format!("{V4}:7")));
-    for flag in ["-S", "-A"] {
-        lab.client
-            .command("timeout")
-            .args(["-s", "INT", "2", "hping3", "-q", "-p", "80", "--flood"])
-            .args([flag, V4])
-            .output()
-            .unwrap();
+    // At most what is allowed at once and per second, until the rest has come.
+    let start = Instant::now();
+    let allowed = || 64 + 50 * (start.elapsed().as_secs() + 2);
+    for (flag, answered, limited, cpus) in [
+        ("-S", "syn_ack", "drop_syn_limit", 1),
+        ("-A", "rst_bad_cookie", "drop_rst_limit", cpus()),
+    ] {
+        let flood = Hping::start(&lab, LONG, &[flag]);
+        let counts = || {
+            let xdp = server.stats().xdp;
+            (xdp[answered], xdp[limited])
+        };
+        // More than what is allowed at once: it goes on, slowly.
+        wait_for("answers, and those that are not given", || {
+            let (answered, limited) = counts();
+            answered >= 64 + 50 && limited > 1000
+        });
+        drop(flood);
+        let answered = counts().0;
+        assert!(answered <= cpus * allowed(), "{flag}: {answered}");
     }
-    let xdp = server.stats().xdp;
-    // 64 at once and 50 a second, for two seconds; the second limit is per CPU.
-    assert!((100..=250).contains(&xdp["syn_ack"]), "{xdp:?}");
-    assert!(xdp["drop_syn_limit"] > 1000, "{xdp:?}");
-    assert!((1..=4000).contains(&xdp["rst_bad_cookie"]), "{xdp:?}");
-    assert!(xdp["drop_rst_limit"] > 1000, "{xdp:?}");
+}
+
+/// CPUs that the kernel may use: a limit of its own for each.
+fn cpus() -> u64 {
+    std::fs::read_to_string("/proc/cpuinfo")
+        .unwrap()
+        .lines()
+        .filter(|l| l.starts_with("processor"))
+        .count() as u64
 }
 
 #[test]
@@ -127,7 +137,8 @@ fn ranges_and_hundreds_of_listens() {
         (3333, true),
         (3500, true),
     ] {
-        assert_eq!(is_served(&lab, &format!("{V4}:{port}")), served, "{port}");
+        let so = if served { is_served } else { is_not_served };
+        assert!(so(&lab, &format!("{V4}:{port}")), "{port}");
     }
     assert!(
         is_served(&lab, &format!("[{V6}]:1500")),
@@ -181,13 +192,14 @@ fn a_policy_changes_under_connections_that_go_on() {
                 assert_eq!(&word, b"kernel");
             }
             let observed = server.stats().xdp["pass_observed_syn"] - before;
-            assert_eq!(observed, u64::from(policy == "observe"), "{policy}");
+            // A SYN may come twice.
+            assert_eq!(observed > 0, policy == "observe", "{policy}: {observed}");
             old.iter().for_each(ping);
         }
         assert!(lab.is_attached());
         set_policy(&server, place, "cookie");
     }
-    assert_eq!(lab.client_resets().0, 0);
+    assert_eq!(lab.client_resets(), 0);
     assert_eq!(listens(&server).len(), 4, "the range is in three parts");
 
     let refused = std::process::Command::new(env!("CARGO_BIN_EXE_tcp-user"))
@@ -211,18 +223,17 @@ fn policies_change_all_the_time_under_data_in_flight() {
     let lab = Lab::new();
     let server = lab.run(&["--listen", "*:7=echo", "--listen", "192.0.2.2:7=echo"]);
     let stream = lab.connect(&format!("{V4}:7"));
-    let end = Instant::now() + Duration::from_secs(2);
-    let toggles = std::thread::scope(|scope| {
-        let echo = scope.spawn(|| {
-            let mut rounds = 0;
-            while Instant::now() < end {
+    let (rounds, over) = (AtomicU32::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
                 ping(&stream);
-                rounds += 1;
+                rounds.fetch_add(1, Ordering::Relaxed);
             }
-            rounds
         });
-        let mut toggles = 0;
-        while Instant::now() < end {
+        let (start, mut toggles) = (Instant::now(), 0);
+        while start.elapsed() < PATIENCE && (toggles < 100 || rounds.load(Ordering::Relaxed) < 100)
+        {
             for place in ["*:7", "192.0.2.2:7"] {
                 for policy in ["off", "observe", "cookie"] {
                     set_policy(&server, place, policy);
@@ -230,12 +241,23 @@ fn policies_change_all_the_time_under_data_in_flight() {
                 }
             }
         }
-        assert!(echo.join().unwrap() > 100);
-        toggles
+        over.store(true, Ordering::Relaxed);
     });
-    assert!(toggles > 20, "{toggles}");
-    assert_eq!(lab.client_resets().0, 0);
-    assert_eq!(server.conns()[0].retransmits, 0);
+    assert!(rounds.into_inner() >= 100);
+    assert_eq!(lab.client_resets(), 0);
+    // Each frame of the connection came through, whatever the policy was.
+    let mut xdp = server.stats().xdp;
+    for expected in [
+        "syn_ack",
+        "to_accept",
+        "to_flow",
+        "pass_not_ip",
+        "pass_not_tcp",
+    ] {
+        xdp.remove(expected);
+    }
+    xdp.retain(|_, n| *n > 0);
+    assert!(xdp.is_empty(), "{xdp:?}");
 }
 
 #[test]
@@ -251,25 +273,20 @@ fn timestamps_are_required_while_under_attack() {
     lab.client.sysctl("ipv4/tcp_timestamps", "0").unwrap();
     let addr = format!("{V4}:7");
     assert!(is_served(&lab, &addr), "at peace all are served");
-    let mut flood = lab
-        .client
-        .command("timeout")
-        .args([
-            "-s", "INT", "4", "hping3", "-q", "-p", "80", "--flood", "-S", V4,
-        ])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_millis(2500));
-    assert!(!is_served(&lab, &addr), "refused without");
+    let flood = Hping::start(&lab, LONG, &["-S"]);
+    wait_for("the attack", || server.stats().under_attack);
+    assert!(is_not_served(&lab, &addr), "refused without");
     lab.client.sysctl("ipv4/tcp_timestamps", "1").unwrap();
     assert!(is_served(&lab, &addr), "served with");
-    let _ = flood.wait();
-    assert!(server.stats().xdp["drop_no_timestamps"] > 1000);
+    wait_for("SYNs without", || {
+        server.stats().xdp["drop_no_timestamps"] > 1000
+    });
     lab.client.sysctl("ipv4/tcp_timestamps", "0").unwrap();
-    assert!(!is_served(&lab, &addr), "not over at once");
-    std::thread::sleep(Duration::from_secs(12));
+    drop(flood);
+    // It takes ten seconds.
+    assert!(server.stats().under_attack, "not over at once");
+    assert!(is_not_served(&lab, &addr), "not over at once");
+    wait_for("peace", || !server.stats().under_attack);
     assert!(is_served(&lab, &addr), "over");
 }
 
@@ -278,19 +295,10 @@ fn timestamps_are_required_while_under_attack() {
 fn stats_show_rates() {
     let lab = Lab::new();
     let server = lab.serve(&[]);
-    let mut flood = lab
-        .client
-        .command("timeout")
-        .args([
-            "-s", "INT", "3", "hping3", "-q", "-p", "80", "--flood", "-S", V4,
-        ])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let _flood = Hping::start(&lab, LONG, &["-S"]);
+    wait_for("SYNs", || server.stats().xdp["syn_ack"] > 100);
     let json = server.client("stats", &["--interval", "500ms", "--json"]);
     let text = server.client("stats", &["--interval", "500ms"]);
-    let _ = flood.wait();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert!(
         json["rates"]["xdp"]["syn_ack"].as_f64().unwrap() > 100.0,

@@ -1,7 +1,7 @@
 //! `proxy:HOST:PORT` between real clients and real backends. Backends are on the loopback of the
 //! server's namespace.
 
-use crate::lab::{Lab, Server, V4, V6, noise, read_all};
+use crate::lab::{Lab, PATIENCE, Server, V4, V6, noise, read_all, wait_for};
 use crate::loss::lose;
 use crate::programs::{Directory, haproxy, nginx, nginx_in, redis, wrk};
 use std::io::{ErrorKind, Read, Write};
@@ -40,7 +40,7 @@ pub fn fds(server: &Server) -> usize {
 }
 
 /// Waits until every connection has ended, and checks that each was counted once and that
-/// no descriptor is left.
+/// no descriptor is left. It may have had one more when they were counted.
 pub fn settled(server: &Server, descriptors: usize) -> Proxied {
     let start = Instant::now();
     loop {
@@ -49,11 +49,11 @@ pub fn settled(server: &Server, descriptors: usize) -> Proxied {
         let open: usize = proxy.backends.iter().map(|b| b.active).sum();
         let conns = server.conns();
         let alive = conns.iter().filter(|c| c.state != "TIME-WAIT").count();
-        if ended == proxy.accepted && open == 0 && alive == 0 && fds(server) == descriptors {
+        if ended == proxy.accepted && open == 0 && alive == 0 && fds(server) <= descriptors {
             return proxy;
         }
         assert!(
-            start.elapsed() < Duration::from_secs(10),
+            start.elapsed() < PATIENCE,
             "{proxy:?}, {alive} connections, {} descriptors, not {descriptors}",
             fds(server)
         );
@@ -95,7 +95,7 @@ fn curl_gets_from_nginx_what_nginx_has() {
         let (url, path) = (format!("http://{host}/noise"), file.display().to_string());
         curl(&lab, &["-o", &path, &url]);
         assert!(std::fs::read(&file).unwrap() == data, "{mode}");
-        assert_eq!(lab.client_resets().0, 0);
+        assert_eq!(lab.client_resets(), 0);
         let proxy = settled(&server, fds(&server));
         assert_eq!((proxy.accepted, proxy.ended["done"]), (1, 1));
         assert!(proxy.to_client > 5_000_000);
@@ -136,7 +136,7 @@ fn the_client_of_a_backend_that_refuses_is_reset() {
     for _ in 0..5 {
         // The RST may come before the client's kernel has told of the connection.
         let read = lab
-            .try_connect(&format!("{V4}:80"), Duration::from_secs(10))
+            .try_connect(&format!("{V4}:80"), PATIENCE)
             .and_then(|mut stream| stream.read(&mut [0]));
         let error = read.expect_err("an RST");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -280,9 +280,12 @@ fn backends_see_the_clients_address() {
             assert_eq!(seen, format!("{client} {from} {server} {port}"));
         }
     }
+    wait_for("the end of all connections", || {
+        let proxies = server.stats().proxies;
+        proxies.iter().all(|proxy| proxy.ended["done"] == 2)
+    });
     for proxy in server.stats().proxies {
         assert!(proxy.backends[0].up, "{proxy:?}");
-        assert_eq!(proxy.ended["done"], 2);
     }
 }
 
@@ -297,9 +300,7 @@ pub fn listen(lab: &Lab) -> TcpListener {
 /// The backend's end of the next connection.
 pub fn accept(listener: &TcpListener) -> TcpStream {
     let (stream, _) = listener.accept().unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(30)))
-        .unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
@@ -324,7 +325,7 @@ fn both_halves_are_carried_octet_by_octet_also_over_a_lossy_path() {
         // Who closes its half first, and whether the other has still everything to send.
         for client_first in [true, false] {
             let client = lab.connect(&format!("{V4}:80"));
-            let patience = Some(Duration::from_mins(2));
+            let patience = Some(Duration::from_mins(5));
             client.set_read_timeout(patience).unwrap();
             client.set_write_timeout(patience).unwrap();
             let backend = accept(&listener);
@@ -351,10 +352,7 @@ fn both_halves_are_carried_octet_by_octet_also_over_a_lossy_path() {
             assert!(read_all(&client) == down, "{per_mille}");
             assert!(at_backend.join().unwrap() == up, "{per_mille}");
         });
-        if per_mille == 0 {
-            // With losses a repeated segment may find the client's connection gone.
-            assert_eq!(lab.client_resets(), (0, 0));
-        }
+        lab.assert_no_resets();
     }
     lose(&lab, 0);
     let proxy = settled(&server, idle);
@@ -363,7 +361,7 @@ fn both_halves_are_carried_octet_by_octet_also_over_a_lossy_path() {
         (proxy.to_backend, proxy.to_client),
         (6 * 5_000_000, 6 * 4_000_001)
     );
-    assert_eq!(lab.client_resets().0, 0);
+    assert_eq!(lab.client_resets(), 0);
 }
 
 #[test]
@@ -381,11 +379,11 @@ fn requests_over_a_lossy_path_are_answered() {
     assert_eq!(proxy(&server).ended["backend_reset"], 0);
 }
 
-/// Writes until nothing is taken for a second; how much was.
+/// Writes until nothing is taken for some seconds; how much was.
 fn fill(mut stream: &TcpStream) -> usize {
     let data = noise(1 << 16);
     stream
-        .set_write_timeout(Some(Duration::from_secs(1)))
+        .set_write_timeout(Some(Duration::from_secs(3)))
         .unwrap();
     let mut taken = 0;
     loop {
@@ -441,7 +439,7 @@ fn who_does_not_read_stops_who_writes() {
     }
     let proxy = settled(&server, idle);
     assert_eq!(proxy.ended["done"], 2);
-    assert_eq!(lab.client_resets(), (0, 0));
+    lab.assert_no_resets();
 }
 
 #[test]

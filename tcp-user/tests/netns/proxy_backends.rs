@@ -1,12 +1,11 @@
 //! Several backends: who gets a connection, and who is left out.
 
-use crate::lab::{Lab, V4, read_all};
+use crate::lab::{Lab, PATIENCE, V4, read_all, wait_for};
 use crate::programs::nginx;
 use crate::proxy::{curl, proxy, serve};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
 
 const THREE: &str = "127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083";
 
@@ -74,14 +73,6 @@ fn the_backend_with_the_fewest_connections_gets_the_next() {
     let more: Vec<_> = (0..3).map(|_| connect()).collect();
     wait_for("three each again", || open() == [3, 3]);
     drop((all, more));
-}
-
-fn wait_for(what: &str, done: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -154,7 +145,7 @@ fn without_a_backend_the_client_is_reset_at_once() {
     );
     wait_for("down", || !proxy(&server).backends[0].up);
     let read = lab
-        .try_connect(&format!("{V4}:80"), Duration::from_secs(5))
+        .try_connect(&format!("{V4}:80"), PATIENCE)
         .and_then(|mut stream| std::io::Read::read(&mut stream, &mut [0]));
     let error = read.expect_err("an RST");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -162,6 +153,7 @@ fn without_a_backend_the_client_is_reset_at_once() {
     let _nginx = nginx(&lab.server, "127.0.0.1:8081", &says(8081));
     wait_for("up", || proxy(&server).backends[0].up);
     assert_eq!(answers(&lab, 1), counts(&[("8081", 1)]));
+    wait_for("its end", || proxy(&server).backends[0].active == 0);
     let text = server.client("stats", &[]);
     assert!(
         text.contains("127.0.0.1:8081 up: 0 open, 1 connected"),

@@ -3,14 +3,14 @@
 //! Nothing of it leaves the two namespaces: see [`assert_isolated`].
 
 use crate::frames::Spec;
-use crate::lab::{IFACE, Lab, PEER};
+use crate::lab::{IFACE, Lab, PATIENCE, PEER};
 use etherparse::{PacketHeaders, TcpHeader, TransportHeader};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::RcvBufForce;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tcp_common::flow::FlowKey;
 use tcp_common::wire::{Sum, checksum};
 use xtask::netns::Namespace;
@@ -31,7 +31,7 @@ impl Wire {
     /// Also hears what passes the client's interface, both ways.
     pub fn listening(lab: &Lab) -> Self {
         let wire = Self::open(lab, libc::ETH_P_ALL as u16);
-        let timeout = Some(Duration::from_secs(5));
+        let timeout = Some(PATIENCE);
         wire.socket.set_read_timeout(timeout).unwrap();
         wire
     }
@@ -76,13 +76,11 @@ impl Wire {
 
     /// The same, as often as it takes.
     pub fn put(&self, mut frame: Vec<u8>) {
-        for _ in 0..1000 {
-            if self.send(&mut frame) {
-                return;
-            }
+        let start = Instant::now();
+        while !self.send(&mut frame) {
+            assert!(start.elapsed() < PATIENCE, "the wire stays full");
             std::thread::sleep(Duration::from_millis(1));
         }
-        panic!("the wire stays full");
     }
 
     /// The next frame that arrives at the client within `wait`, into `frame`.

@@ -1,9 +1,8 @@
 //! Many connections: one after another, at once, and through a flood.
 
-use crate::lab::{Lab, V4, noise, read_all};
+use crate::lab::{Lab, PATIENCE, V4, noise, read_all, wait_for};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
 
 fn get(lab: &Lab) -> Vec<u8> {
     let mut stream = lab.connect(&format!("{V4}:80"));
@@ -22,10 +21,17 @@ fn a_thousand_connections_one_after_another() {
     for n in 1..1000 {
         assert!(get(&lab) == first, "connection {n}");
     }
-    assert_eq!(lab.client_resets(), (0, 0));
+    lab.assert_no_resets();
     let stats = server.stats();
-    assert_eq!(stats.xdp["syn_ack"], 1000, "no SYN was needed twice");
-    assert_eq!(stats.xdp["to_accept"], 1000);
+    // XDP answers, or userspace where the client's port is still in TIME-WAIT.
+    let userspace = &stats.workers[0].frames;
+    assert_eq!(
+        stats.xdp["syn_ack"] + userspace["syn"],
+        1000,
+        "no SYN was needed twice"
+    );
+    assert_eq!(userspace["accepted"], 1000);
+    assert!(stats.xdp["to_accept"] >= stats.xdp["syn_ack"]);
     let frames: u64 = stats.xdp.values().sum();
     assert_eq!(frames, stats.xdp_frames);
 }
@@ -51,9 +57,8 @@ fn two_hundred_connections_at_once() {
         }
     });
     drop(streams);
-    assert_eq!(lab.client_resets(), (0, 0));
-    std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(server.conns(), []);
+    lab.assert_no_resets();
+    wait_for("the end", || server.conns().is_empty());
 }
 
 #[test]
@@ -78,7 +83,7 @@ fn a_connection_stays_with_its_worker_wherever_its_segments_arrive() {
             assert!(read_all(&stream) == data);
         });
     }
-    assert_eq!(lab.client_resets(), (0, 0));
+    lab.assert_no_resets();
     let stats = server.stats();
     assert_eq!(stats.workers.len(), 2);
     let accepted: u64 = stats.workers.iter().map(|w| w.frames["accepted"]).sum();
@@ -89,7 +94,7 @@ fn a_connection_stays_with_its_worker_wherever_its_segments_arrive() {
 #[ignore = "needs root"]
 fn no_connection_beyond_the_limit() {
     let lab = Lab::new();
-    let _server = lab.serve(&["--set", "tcp.max_connections=4"]);
+    let server = lab.serve(&["--set", "tcp.max_connections=4"]);
     let mut streams: Vec<TcpStream> = (0..4).map(|_| lab.connect(&format!("{V4}:7"))).collect();
     for stream in &mut streams {
         stream.write_all(b"x").unwrap();
@@ -97,7 +102,7 @@ fn no_connection_beyond_the_limit() {
     }
     // The cookie is valid, the table is full: RST.
     let fifth = lab
-        .try_connect(&format!("{V4}:7"), Duration::from_secs(2))
+        .try_connect(&format!("{V4}:7"), PATIENCE)
         .and_then(|mut fifth| {
             fifth.write_all(b"x")?;
             fifth.read_exact(&mut [0])
@@ -105,7 +110,7 @@ fn no_connection_beyond_the_limit() {
     let error = fifth.expect_err("no room");
     assert_ne!(error.kind(), std::io::ErrorKind::TimedOut);
     drop(streams);
-    std::thread::sleep(Duration::from_millis(100));
+    wait_for("room", || server.conns().is_empty());
     let mut sixth = lab.connect(&format!("{V4}:7"));
     sixth.write_all(b"x").unwrap();
     sixth.read_exact(&mut [0]).unwrap();

@@ -1,9 +1,9 @@
 //! Clients that go away without a word, and those that stay half-closed: the server is done with
 //! each of them after its timeout, and has its memory back.
 
-use crate::abuse::{Baseline, wait_for};
+use crate::abuse::Baseline;
 use crate::crowd::{Crowd, Say};
-use crate::lab::{Lab, Server, V4};
+use crate::lab::{Lab, Server, V4, wait_for};
 use etherparse::TcpOptionElement;
 use std::collections::BTreeMap;
 
@@ -64,15 +64,16 @@ pub fn a_peer_may_vanish_in_any_state() {
     let lab = Lab::new();
     let server = lab.serve(&[
         "--set",
-        "tcp.keepalive=2s",
+        "tcp.keepalive=5s",
         "--set",
         "tcp.keepalive_interval=200ms",
+        // Each state lasts some seconds, so that it is seen.
         "--set",
-        "tcp.max_retries=2",
+        "tcp.max_retries=4",
         "--set",
-        "tcp.fin_timeout=4s",
+        "tcp.fin_timeout=6s",
         "--set",
-        "tcp.msl=2s",
+        "tcp.msl=3s",
     ]);
     let baseline = Baseline::take(&lab, &server);
     let mut crowd = Crowd::new(&lab, &format!("{V4}:80"), 0, 1 + STATES.len() as u32);

@@ -10,11 +10,11 @@ mod network;
 mod states;
 
 use capture::{Segment, Side};
-use network::Lab;
+use network::{Lab, Record};
 use states::{Pair, State};
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
-use std::time::Duration;
+use std::time::Instant;
 
 /// The segments with the states of client and server after each.
 fn walk(segments: &[Segment]) -> Vec<Pair> {
@@ -47,6 +47,19 @@ fn assert_handshake(segments: &[Segment]) -> (u32, u32) {
     (x, y)
 }
 
+/// Whether both FINs are there, and their ACKs.
+fn is_whole(segments: &[Segment]) -> bool {
+    [Side::Client, Side::Server].iter().all(|side| {
+        let fin = segments
+            .iter()
+            .find(|s| s.from == *side && s.flags.contains('F'));
+        fin.is_some_and(|fin| {
+            let acks = |s: &Segment| s.from != *side && s.ack == fin.end().wrapping_add(1);
+            segments.iter().any(acks)
+        })
+    })
+}
+
 fn index(segments: &[Segment], from: Side, flag: char) -> usize {
     segments
         .iter()
@@ -59,19 +72,17 @@ fn index(segments: &[Segment], from: Side, flag: char) -> usize {
 /// cross what the server sends; there the capture, made at the client, is not the
 /// order that the server saw, so the state is compared only after the last one.
 fn assert_trace_agrees(lab: &mut Lab, segments: &[Segment], states: &[Pair]) {
-    let trace = lab.trace();
     for (segment, pair) in segments.iter().zip(states) {
-        let record = trace
-            .iter()
-            .find(|r| {
-                r.from == segment.from
-                    && r.seq == segment.seq
-                    && r.len == segment.len
-                    && r.fin == segment.flags.contains('F')
-                    && r.syn == segment.flags.contains('S')
-                    && (r.ack == segment.ack || r.syn)
-            })
-            .unwrap_or_else(|| panic!("not in the trace: {segment:?}\n{trace:#?}"));
+        let is_it = |r: &Record| {
+            r.from == segment.from
+                && r.seq == segment.seq
+                && r.len == segment.len
+                && r.fin == segment.flags.contains('F')
+                && r.syn == segment.flags.contains('S')
+                && (r.ack == segment.ack || r.syn)
+        };
+        let trace = lab.trace_until(is_it);
+        let record = trace.iter().find(|r| is_it(r)).unwrap();
         assert_eq!(record.by_xdp, segment.flags.contains('S'), "{segment:?}");
         let may_cross = segment.from == Side::Client && segment.flags == ".";
         if !may_cross || std::ptr::eq(segment, segments.last().unwrap()) {
@@ -99,6 +110,7 @@ fn the_client_closes_first_and_data_flows_in_close_wait() {
     drop(stream);
     lab.wait_for_client_state("TIME-WAIT");
 
+    lab.wait_for_capture(is_whole);
     let segments = lab.captured();
     let states = walk(&segments);
     let (x, y) = assert_handshake(&segments);
@@ -133,7 +145,7 @@ fn the_client_closes_first_and_data_flows_in_close_wait() {
     assert_eq!(states.last().unwrap().client, State::TimeWait);
     assert_eq!(states.last().unwrap().server, State::Closed);
     assert_trace_agrees(&mut lab, &segments, &states);
-    assert_eq!(lab.connections(), Vec::<String>::new(), "nothing is left");
+    lab.wait_for_end();
 }
 
 /// The server closes first (`Connection: close`), walks FIN-WAIT and ends in
@@ -152,6 +164,7 @@ fn the_server_closes_first_and_ends_in_time_wait() {
     drop(stream);
     lab.wait_for_server_state("TIME-WAIT");
 
+    lab.wait_for_capture(is_whole);
     let segments = lab.captured();
     let states = walk(&segments);
     let (x, y) = assert_handshake(&segments);
@@ -177,9 +190,9 @@ fn the_server_closes_first_and_ends_in_time_wait() {
     assert_eq!((last.seq, last.ack), (c.wrapping_add(1), a.wrapping_add(1)));
     assert_eq!(states.last().unwrap().client, State::Closed);
     assert_eq!(states.last().unwrap().server, State::TimeWait);
-    assert_trace_agrees(&mut lab, &segments, &states);
 
     // RFC 9293 §3.10.7.4: the repeated FIN is acknowledged again.
+    let replayed = Instant::now();
     lab.replay(&segments[client_fin]);
     lab.wait_for_segments(segments.len() + 2);
     let again = lab.captured();
@@ -194,6 +207,7 @@ fn the_server_closes_first_and_ends_in_time_wait() {
     );
     // The client's kernel answers that with an RST, which RFC 1337 says to ignore.
     assert_eq!(lab.connections(), ["TIME-WAIT"]);
-    std::thread::sleep(network::MSL * 2 + Duration::from_millis(500));
-    assert_eq!(lab.connections(), Vec::<String>::new(), "2 MSL are over");
+    assert_trace_agrees(&mut lab, &segments, &states);
+    lab.wait_for_end();
+    assert!(replayed.elapsed() >= network::MSL * 2, "2 MSL are over");
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use xtask::netns::{Namespace, VethEnd, VethPair};
 pub const CLIENT: &str = "192.168.1.100:12345";
 pub const SERVER: &str = "192.168.2.200:80";
 pub const SERVER_PORT: u16 = 80;
-pub const MSL: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const MSL: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// One line of the server's trace.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ impl Drop for Process {
 pub struct Lab {
     capture: Capture,
     trace: Receiver<String>,
+    records: Vec<Record>,
     _tracer: Process,
     _server: Process,
     _pair: VethPair,
@@ -106,12 +107,15 @@ impl Lab {
                 }
             }
         });
+        wait_for_tracer(&client, &trace);
+        wait_for("the end of what was traced for that", || {
+            connections(&control).is_empty()
+        });
         let file = dir.join(format!("textbook-{}-{tag}.pcap", std::process::id()));
         let capture = Capture::start(&client, "eth0", file);
-        // The tracer has no way to say that the server knows of it.
-        std::thread::sleep(Duration::from_millis(300));
         Self {
             capture,
+            records: Vec::new(),
             trace,
             _tracer: tracer,
             _server: server_process,
@@ -153,42 +157,42 @@ impl Lab {
         wait_for(state, || self.connections() == [state]);
     }
 
+    /// Waits until the server has no connection any more.
+    pub fn wait_for_end(&self) {
+        wait_for("the end", || self.connections().is_empty());
+    }
+
     pub fn wait_for_segments(&self, count: usize) {
-        wait_for("segments", || self.captured().len() >= count);
+        self.wait_for_capture(|segments| segments.len() >= count);
+    }
+
+    /// Waits until tcpdump has written so much.
+    pub fn wait_for_capture(&self, is_enough: impl Fn(&[Segment]) -> bool) {
+        wait_for("segments", || is_enough(&self.captured()));
     }
 
     /// States of the server's connections, by `tcp-user conns`.
     pub fn connections(&self) -> Vec<String> {
-        let out = Command::new(env!("CARGO_BIN_EXE_tcp-user"))
-            .args([
-                "conns",
-                "--json",
-                "--control",
-                self.control.to_str().unwrap(),
-            ])
-            .output()
-            .unwrap();
-        assert!(out.status.success(), "{out:?}");
-        let list: Value = serde_json::from_slice(&out.stdout).unwrap();
-        list.as_array()
-            .unwrap()
-            .iter()
-            .map(|c| c["state"].as_str().unwrap().to_owned())
-            .collect()
+        connections(&self.control)
     }
 
     pub fn captured(&self) -> Vec<Segment> {
         self.capture.segments()
     }
 
-    /// The server's trace so far.
-    pub fn trace(&mut self) -> Vec<Record> {
-        let mut records = Vec::new();
-        while let Ok(line) = self.trace.recv_timeout(Duration::from_millis(500)) {
+    /// The server's trace of the connection, up to the first record that is `wanted`.
+    pub fn trace_until(&mut self, wanted: impl Fn(&Record) -> bool) -> &[Record] {
+        while !self.records.iter().any(&wanted) {
+            let Ok(line) = self.trace.recv_timeout(PATIENCE) else {
+                panic!("not in the trace: {:#?}", self.records);
+            };
             let v: Value = serde_json::from_str(&line).unwrap();
+            if v["remote"] != CLIENT {
+                continue;
+            }
             let number = |key: &str| v[key].as_u64().unwrap();
             let flags: Vec<&str> = v["flags"].as_str().unwrap().split(',').collect();
-            records.push(Record {
+            self.records.push(Record {
                 from: if v["direction"] == "in" {
                     Side::Client
                 } else {
@@ -203,7 +207,7 @@ impl Lab {
                 by_xdp: v["by_xdp"].as_bool().unwrap(),
             });
         }
-        records
+        &self.records
     }
 
     /// Sends a captured frame once more from the client's interface.
@@ -221,6 +225,31 @@ impl Drop for Lab {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.control);
     }
+}
+
+/// The tracer has no way to say that the server knows of it: connects, from another port and closing
+/// first, until it tells of that.
+fn wait_for_tracer(client: &Namespace, trace: &Receiver<String>) {
+    let to: SocketAddr = SERVER.parse().unwrap();
+    wait_for("the tracer", || {
+        let stream = client.enter(|| TcpStream::connect_timeout(&to, PATIENCE));
+        drop(stream.unwrap().unwrap());
+        trace.recv_timeout(Duration::from_millis(200)).is_ok()
+    });
+}
+
+fn connections(control: &Path) -> Vec<String> {
+    let out = Command::new(env!("CARGO_BIN_EXE_tcp-user"))
+        .args(["conns", "--json", "--control", control.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{out:?}");
+    let list: Value = serde_json::from_slice(&out.stdout).unwrap();
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["state"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn wait_for(what: &str, mut is: impl FnMut() -> bool) {

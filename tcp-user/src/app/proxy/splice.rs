@@ -118,8 +118,9 @@ impl Splice {
         if std::mem::replace(&mut self.over, true) {
             return;
         }
-        self.pool.count_outcome(outcome);
+        // An end that is counted is no open connection of the backend's any more.
         self.lease = None;
+        self.pool.count_outcome(outcome);
         self.rest = None;
         if let Some(stream) = self.stream.take()
             && outcome != Outcome::Done

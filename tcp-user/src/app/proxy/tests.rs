@@ -59,7 +59,7 @@ fn count(pool: &Pool, wanted: Outcome) -> u64 {
 fn assert_ended(pool: &Pool, wanted: Outcome) {
     let start = Instant::now();
     while count(pool, wanted) == 0 {
-        assert!(start.elapsed() < Duration::from_secs(10), "{wanted:?}");
+        assert!(start.elapsed() < Duration::from_mins(1), "{wanted:?}");
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(pool.accepted(), 1);
@@ -212,7 +212,7 @@ fn a_reset_by_the_client_reaches_the_backend() {
 fn both_sides_of_an_idle_connection_are_reset() {
     let (listener, addr) = listen();
     let settings = Settings {
-        idle_timeout: Duration::from_millis(400),
+        idle_timeout: Duration::from_secs(2),
         ..settings()
     };
     let pool = pool(&addr.to_string(), &settings);
@@ -221,12 +221,12 @@ fn both_sides_of_an_idle_connection_are_reset() {
     let start = Instant::now();
     for n in 1..=5 {
         // Longer than the timeout in all, but never idle for so long.
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(450));
         backend.write_all(b"x").expect("open");
         client.run_until(|c| c.received.len() == n);
     }
     client.run_until(|c| c.reset);
-    assert!(start.elapsed() >= Duration::from_millis(900));
+    assert!(start.elapsed() >= Duration::from_millis(4250));
     assert_eq!(reset_of(&mut backend), std::io::ErrorKind::ConnectionReset);
     assert_ended(&pool, Outcome::Idle);
     client.end();
