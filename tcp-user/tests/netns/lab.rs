@@ -199,6 +199,13 @@ impl Lab {
     }
 }
 
+/// CPUs of the machine: a limit per CPU is one for each of them.
+pub fn cpus() -> u64 {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let cpus = text.lines().filter(|l| l.starts_with("processor"));
+    cpus.count() as u64
+}
+
 /// A counter of the TCP of a namespace's kernel, by its name in `/proc/net/snmp`.
 pub fn tcp_counter(namespace: &Namespace, name: &str) -> u64 {
     let snmp = namespace.run("cat", &["/proc/net/snmp"]).unwrap();

@@ -1,7 +1,7 @@
 //! Who may connect, where, and what becomes of it on a running server.
 
 use crate::flood::{Hping, LONG};
-use crate::lab::{Lab, PATIENCE, SHORT, Server, V4, V6, wait_for};
+use crate::lab::{Lab, PATIENCE, SHORT, Server, V4, V6, cpus, wait_for};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -99,15 +99,6 @@ fn answers_are_limited() {
         let answered = counts().0;
         assert!(answered <= cpus * allowed(), "{flag}: {answered}");
     }
-}
-
-/// CPUs that the kernel may use: a limit of its own for each.
-fn cpus() -> u64 {
-    std::fs::read_to_string("/proc/cpuinfo")
-        .unwrap()
-        .lines()
-        .filter(|l| l.starts_with("processor"))
-        .count() as u64
 }
 
 #[test]
