@@ -56,12 +56,14 @@ use services::Services;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 use stop::{Stop, Told, told};
 
 /// How often addresses, keys and workers are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// How often that the workers may let new keys wait; then they have other troubles.
+const KEYS_TICKS: u32 = 10;
 /// How often the last connections are waited for.
 const STOP_TICK: Duration = Duration::from_millis(50);
 
@@ -481,15 +483,20 @@ impl Server {
             worker.commands().send(Command::Keys(secrets, to.clone()));
         }
         drop(to);
-        for _ in &self.workers {
-            if from.recv_timeout(TICK).is_err() {
-                break;
+        // A busy machine keeps a worker waiting, and a stopped process loses any number of seconds.
+        let (mut missing, mut ticks) = (self.workers.len(), 0);
+        while missing > 0 && ticks < KEYS_TICKS {
+            match from.recv_timeout(TICK) {
+                Ok(()) => missing -= 1,
+                Err(RecvTimeoutError::Timeout) => ticks += 1,
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         if let Some(capture) = &self.capture {
             capture.set_keys(secrets);
         }
         self.program.write_secrets(secrets)?;
+        self.rotation.in_use(Now::read());
         Ok(())
     }
 

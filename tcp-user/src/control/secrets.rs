@@ -169,6 +169,8 @@ impl fmt::Debug for Rotation {
 /// How long keys stay as they are after a jump, if a slot is not shorter: handshakes
 /// that are in flight have ended by then.
 const SETTLE: Duration = Duration::from_secs(5);
+/// A change of keys that is later than this leaves the last key too little of its slot.
+const LATE: Duration = Duration::from_secs(1);
 
 /// Which slot it is, and the keys that go with it.
 pub struct Rotation {
@@ -246,7 +248,7 @@ impl Rotation {
         if target == self.slot + 1 {
             self.enter(target, now);
             let begin = Duration::from_secs(self.length.as_secs().saturating_mul(target));
-            if now.wall.saturating_sub(begin) > Duration::from_secs(1) {
+            if now.wall.saturating_sub(begin) > LATE {
                 // Late: the last key has had less than its time.
                 self.settled = now.boot + self.settle();
             }
@@ -259,6 +261,18 @@ impl Rotation {
         self.settled = now.boot + self.settle();
         self.jumped = true;
         true
+    }
+
+    /// Tells that the keys of the last [`Self::advance`] make cookies only since `now`: the process
+    /// may have been stopped between the two, and the last key has its time from here on.
+    pub fn in_use(&mut self, now: Now) {
+        match self.clock {
+            Clock::Local => self.started = now.boot,
+            Clock::Shared if now.boot.saturating_sub(self.started) > LATE => {
+                self.settled = self.settled.max(now.boot + self.settle());
+            }
+            Clock::Shared => {}
+        }
     }
 
     /// Takes another master into use, after the time that is returned: with the shared

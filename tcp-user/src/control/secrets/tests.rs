@@ -97,6 +97,31 @@ fn a_process_that_comes_late_gives_the_last_key_its_time() {
 }
 
 #[test]
+fn a_process_that_is_stopped_while_it_changes_keys_gives_the_last_one_its_time() {
+    let mut r = local();
+    let before = r.secrets();
+    assert!(r.advance(at(6464, 64)));
+    // Until here XDP has made cookies with the old one.
+    r.in_use(at(6600, 200));
+    assert!(!r.advance(at(6663, 263)));
+    assert!(lives_on(&before, &r.secrets()));
+    assert!(r.advance(at(6664, 264)));
+
+    let mut r = shared(6400);
+    let before = r.secrets();
+    assert!(r.advance(at(6464, 64)));
+    r.in_use(at(6600, 200));
+    assert!(!r.advance(at(6604, 204)));
+    assert!(lives_on(&before, &r.secrets()));
+    assert!(r.advance(at(6605, 205)));
+    // In time it changes nothing.
+    let mut r = shared(6400);
+    assert!(r.advance(at(6464, 64)));
+    r.in_use(at(6464, 64));
+    assert!(r.advance(at(6528, 128)));
+}
+
+#[test]
 fn without_a_file_the_wall_clock_does_not_matter() {
     let mut r = local();
     let before = r.secrets();
