@@ -81,7 +81,9 @@ fn adaptive_answers_when_the_listeners_queue_is_full_and_not_before_or_after() {
         "{info}"
     );
 
-    wait_for("the half-open to be given up", || half_open(&lab, 9000) == 0);
+    wait_for("the half-open to be given up", || {
+        half_open(&lab, 9000) == 0
+    });
     let (passed, answered) = counts();
     let _after = lab.connect(&to);
     assert_eq!(counts(), (passed + 1, answered));

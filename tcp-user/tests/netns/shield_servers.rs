@@ -125,7 +125,7 @@ fn options_are_in_force(lab: &Lab, to: &str) {
     wait_for("the accepted socket", || {
         let all = connections(lab, 80);
         let ours = all.lines().find(|line| line.contains(&port));
-        info = ours.unwrap_or_default().to_owned();
+        ours.unwrap_or_default().clone_into(&mut info);
         ours.is_some()
     });
     assert!(
