@@ -58,8 +58,16 @@ fn a_server_that_speaks_first_is_heard_whatever_is_lost() {
                 ..any_config(&mut rng)
             };
             let mut sim = Sim::new(rng.u64(), config, plans, true);
+            sim.half_open = true;
             sim.run(HOURS);
-            sim.assert_complete();
+            for (i, p) in sim.peers.iter().enumerate() {
+                // Every one may be lost, or its ACK, about once in 30,000 connections.
+                let repeated = p.monitor.syn_acks_repeated;
+                let is_given_up = repeated == u32::from(Config::MAX_SYN_ACK_RETRIES);
+                if p.app.id.is_some() || !is_given_up {
+                    sim.assert_peer_complete(i);
+                }
+            }
             let heard = sim.peers.iter().filter(|p| p.monitor.syn_acks_repeated > 0);
             repaired.set(repaired.get() + heard.count());
         },

@@ -43,12 +43,14 @@ use std::time::Duration;
 /// Seeds that once failed: test and seed.
 const REGRESSIONS: &[(&str, u64)] = &[
     ("a_port_can_be_used_again", 7077),
+    ("a_server_that_speaks_first_is_heard_whatever_is_lost", 2760),
     ("broken_connections_leave_nothing_behind", 49_974),
     ("bulk_uses_the_link", 704),
     ("bulk_uses_the_link", 839),
     ("connections_do_not_disturb_each_other", 414),
     ("connections_do_not_disturb_each_other", 2133),
     ("connections_do_not_disturb_each_other", 2495),
+    ("every_octet_arrives_after_a_handshake_that_is_kept", 3574),
     ("every_octet_arrives_over_a_bad_path", 4651),
     ("every_octet_arrives_over_a_bad_path", 56_561),
     ("every_octet_arrives_over_a_bad_path", 134_802),

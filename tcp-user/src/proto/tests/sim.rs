@@ -526,6 +526,8 @@ impl Sim {
         self.endpoint.is_empty()
             && self.wires.is_empty()
             && self.peers.iter().all(|p| p.client.is_finished())
+            // Nor does an application read on.
+            && self.endpoint.each_info(self.now).next().is_none()
     }
 
     /// Steps until all is over, at most for `limit` of virtual time.
@@ -574,24 +576,30 @@ impl Sim {
         )
     }
 
-    /// Both streams arrived whole and both sides closed in order.
+    /// Both streams of each connection arrived whole and both sides closed in order.
     pub(super) fn assert_complete(&self) {
-        for (i, p) in self.peers.iter().enumerate() {
-            let c = &p.client;
-            let context = || format!("peer {i}: {}", self.report());
-            assert_eq!(c.outcome, Some(Outcome::Done), "{}", context());
-            assert_eq!(p.app.received, c.config.send, "{}", context());
-            let done = p.app.closed == Some(CloseReason::Done);
-            assert!(p.app.eof || done, "{}", context());
-            let sent = match p.app.kind {
-                Kind::Echo => c.config.send,
-                Kind::Source(n) | Kind::SourceLast(n) | Kind::Greeting(n) => n,
-                _ => 0,
-            };
-            assert_eq!((p.app.sent, c.received()), (sent, sent), "{}", context());
-            assert!(c.fin_received(), "{}", context());
-            // After its TIME-WAIT the client answers a FIN that still comes with RST.
-            assert!(done || p.reset_heard, "{:?}: {}", p.app.closed, context());
+        for i in 0..self.peers.len() {
+            self.assert_peer_complete(i);
         }
+    }
+
+    /// As [`Self::assert_complete`], of peer `i`.
+    pub(super) fn assert_peer_complete(&self, i: usize) {
+        let p = &self.peers[i];
+        let c = &p.client;
+        let context = || format!("peer {i}: {}", self.report());
+        assert_eq!(c.outcome, Some(Outcome::Done), "{}", context());
+        assert_eq!(p.app.received, c.config.send, "{}", context());
+        let done = p.app.closed == Some(CloseReason::Done);
+        assert!(p.app.eof || done, "{}", context());
+        let sent = match p.app.kind {
+            Kind::Echo => c.config.send,
+            Kind::Source(n) | Kind::SourceLast(n) | Kind::Greeting(n) => n,
+            _ => 0,
+        };
+        assert_eq!((p.app.sent, c.received()), (sent, sent), "{}", context());
+        assert!(c.fin_received(), "{}", context());
+        // After its TIME-WAIT the client answers a FIN that still comes with RST.
+        assert!(done || p.reset_heard, "{:?}: {}", p.app.closed, context());
     }
 }
