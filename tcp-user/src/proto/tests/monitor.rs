@@ -16,6 +16,8 @@ pub(super) struct Limits {
     pub(super) read: u64,
     /// Nothing came and nothing was written just now: a timer fired.
     pub(super) timer: bool,
+    /// The endpoint is done with the connection.
+    pub(super) ended: bool,
 }
 
 /// What one connection has said and heard so far, in the client's offsets.
@@ -114,7 +116,10 @@ impl Monitor {
         if seg.has(SYN) {
             // RFC 6191: the endpoint answers for XDP what hit a TIME-WAIT. And where it keeps
             // handshakes it answers all, and again until the last ACK comes.
-            if client.is_established() {
+            if limits.ended {
+                // A late copy of the SYN: to the endpoint it is a new one.
+                assert_eq!(seg.seq, client.irs, "SYN: {seg:?}");
+            } else if client.is_established() {
                 assert_eq!((seg.seq, self.sent), (client.irs, 0), "SYN: {seg:?}");
                 self.syn_acks_repeated += 1;
             }
@@ -184,7 +189,8 @@ impl Monitor {
         if seg.len() > 0 && start < self.sent {
             self.repeats += 1;
         }
-        if probe {
+        // The window may have shrunk by less than its unit: the edge is not exact.
+        if seg.len() == 1 {
             self.window_probe = start;
         }
         if end > self.sent {

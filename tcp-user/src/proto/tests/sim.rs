@@ -495,6 +495,7 @@ impl Sim {
         } else {
             None
         };
+        let ended = self.has_ended(i);
         let p = &mut self.peers[i];
         let initial = usize::from(self.config.initial_window);
         let limits = Limits {
@@ -502,6 +503,7 @@ impl Sim {
             buffer: self.config.recv_buffer.max(initial),
             read: p.app.received,
             timer: self.timer,
+            ended,
         };
         let sends = if p.app.kind == Kind::Echo {
             p.client.config.sends
