@@ -121,7 +121,7 @@ impl Bbr {
             surplus: WindowedMax::default(),
             epoch_at: Instant(0),
             epoch_octets: 0,
-            credit: 0.0,
+            credit: f64::from(2 * mss),
             credit_at: Instant(0),
         }
     }
@@ -129,7 +129,11 @@ impl Bbr {
     /// Octets were sent, new or again; `pipe` octets were in flight before.
     pub(crate) fn on_sent(&mut self, now: Instant, octets: u32, pipe: u32) {
         self.refill(now);
-        self.credit -= f64::from(octets);
+        // What nothing paces is no debt: it would have to be paid when a rate is known, and
+        // hold up the repair of what it lost.
+        if self.rate().is_some() {
+            self.credit -= f64::from(octets);
+        }
         self.rates.on_sent(now, pipe);
     }
 
@@ -141,6 +145,16 @@ impl Bbr {
     /// Whether another segment may go out now.
     pub(crate) fn has_credit(&self) -> bool {
         self.rate().is_none() || self.credit > 0.0
+    }
+
+    /// Octets that may go out now in one piece, whole segments or not: a batch, or what the credit
+    /// is if that is more.
+    pub(crate) fn piece(&self) -> u32 {
+        match self.rate() {
+            None => u32::MAX,
+            Some(_) if self.credit <= 0.0 => 0,
+            Some(rate) => self.credit.max(self.quantum(rate)) as u32,
+        }
     }
 
     /// When it may.
@@ -164,6 +178,11 @@ impl Bbr {
     fn rate(&self) -> Option<f64> {
         let bw = self.bw.get();
         (bw > 0.0).then(|| (bw * self.pacing_gain() * PACING_MARGIN).max(1.0))
+    }
+
+    /// Octets of a batch at `rate`.
+    fn quantum(&self, rate: f64) -> f64 {
+        (rate / 1000.0).clamp(f64::from(2 * self.mss), MAX_QUANTUM)
     }
 
     fn pacing_gain(&self) -> f64 {
@@ -190,8 +209,7 @@ impl Bbr {
             return initial_window(self.mss).max(self.cwnd);
         }
         let product = bw * self.min_rtt.as_secs_f64() * gain;
-        let rate = self.rate().unwrap_or(bw);
-        let quantum = (rate / 1000.0).clamp(f64::from(2 * self.mss), MAX_QUANTUM);
+        let quantum = self.quantum(self.rate().unwrap_or(bw));
         let octets = product + QUANTA * quantum;
         (octets as u32).min(MAX_CWND)
     }

@@ -173,6 +173,14 @@ impl Controller {
         }
     }
 
+    /// Octets that pacing lets out in one piece; 0 where it lets nothing out.
+    pub(crate) fn piece(&self) -> u32 {
+        match self {
+            Self::Bbr(bbr) => bbr.piece(),
+            Self::Cubic(_) | Self::Reno(_) => u32::MAX,
+        }
+    }
+
     /// When pacing does, if not now.
     pub(crate) fn credit_at(&self) -> Option<Instant> {
         match self {

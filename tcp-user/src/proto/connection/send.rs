@@ -119,7 +119,10 @@ impl Connection {
         let window = (self.snd.wnd as usize).saturating_sub(in_flight);
         let pipe = self.pipe();
         let cwnd = self.congestion.cwnd().saturating_sub(pipe) as usize;
-        let most = unsent.min(window).min(cwnd).min(Train::limit(mss));
+        // The one segment that may always be in flight is no run.
+        let paced = self.congestion.piece() as usize;
+        let most = unsent.min(window).min(cwnd).min(paced);
+        let most = most.min(Train::limit(mss));
         plan.len = most / mss * mss;
         (plan.len >= 2 * mss).then_some(plan)
     }

@@ -5,6 +5,7 @@ mod close;
 mod ecn;
 mod handshake;
 mod memory;
+mod pacing;
 mod path_mtu;
 mod receive;
 mod rules;

@@ -170,6 +170,58 @@ fn what_the_application_holds_back_is_no_bandwidth() {
     assert!(bbr.cwnd() >= initial_window(MSS));
 }
 
+/// Else what a burst lost would be repaired at one segment a round trip until its rest is paid.
+#[test]
+fn what_went_out_before_a_rate_is_known_is_no_debt() {
+    let mut bbr = Bbr::new(MSS);
+    let sent_at = Instant(1);
+    for n in 0..30 {
+        assert!(bbr.has_credit(), "{n}");
+        bbr.on_sent(sent_at, MSS, n * MSS);
+    }
+    let now = sent_at + Duration::from_millis(10);
+    bbr.on_delivery(&Delivery {
+        now,
+        octets: 10 * MSS,
+        sent_at: Some(sent_at),
+        rtt: Some(now - sent_at),
+        pipe: 0,
+        lost: 20 * MSS,
+        recovering: true,
+    });
+    assert_eq!(bbr.rate(), Some(1e6 * HIGH_GAIN * PACING_MARGIN));
+    assert!(bbr.has_credit(), "{}", bbr.credit);
+}
+
+/// Two segments at least, a millisecond of the rate, or what time has let pile up; nothing before
+/// the debt of the last one is paid.
+#[test]
+fn a_piece_is_as_large_as_the_rate_is_high() {
+    let (pieces, waits): (Vec<u32>, Vec<Duration>) = [1e5, 1e7, 1e9]
+        .map(|rate| {
+            let mut bbr = Bbr::new(MSS);
+            let now = Instant(1);
+            bbr.bw.add(rate / HIGH_GAIN / PACING_MARGIN, 1, BW_ROUNDS);
+            // No credit but the last octet.
+            bbr.refill(now);
+            bbr.credit = 1.0;
+            let piece = bbr.piece();
+            bbr.on_sent(now, piece, 0);
+            assert_eq!(bbr.piece(), 0);
+            let at = bbr.credit_at().expect("a debt");
+            bbr.refill(at);
+            assert!(bbr.piece() >= 2 * MSS);
+            (piece, at - now)
+        })
+        .into_iter()
+        .unzip();
+    assert_eq!(pieces, [2 * MSS, 10_000, MAX_QUANTUM as u32]);
+    let millis = waits.iter().map(|wait| wait.as_secs_f64() * 1e3);
+    for (wait, wanted) in millis.zip([30.0, 1.1, 0.067]) {
+        assert!((wait / wanted - 1.0).abs() < 0.01, "{wait} ms");
+    }
+}
+
 #[test]
 fn a_timeout_begins_with_a_segment_and_the_window_comes_back() {
     let mut path = Bottleneck::new(1e7, Duration::from_millis(10), 0);
