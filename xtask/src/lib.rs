@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod lab;
 pub mod netns;
 pub mod process;
+pub mod tcpdump;
 pub mod toolchain;
 pub mod workspace;
 pub mod xdp_pass;

@@ -3,10 +3,11 @@
 use crate::lab::{Lab, V4, V6, exchange, noise, octet, read_all, wait_for};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::{ChildStdout, Stdio};
+use std::process::ChildStdout;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use xtask::tcpdump::Tcpdump;
 
 const BOTH: [(&str, &str); 2] = [("native", V4), ("generic", V6)];
 
@@ -268,31 +269,22 @@ fn runs_of_segments_are_cut_on_their_way() {
 
 /// A tcpdump that is asked for the longest text that it saw.
 struct LongestSegment {
-    tcpdump: std::process::Child,
+    _tcpdump: Tcpdump,
     longest: Arc<AtomicUsize>,
 }
 
 impl LongestSegment {
     fn watch(namespace: &xtask::netns::Namespace, interface: &str) -> Self {
-        let mut tcpdump = namespace
-            .command("tcpdump")
-            .args(["-i", interface, "-nn", "-l", "-s", "96", "--immediate-mode"])
-            .args(["tcp", "src", "port", "80"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = BufReader::new(tcpdump.stderr.take().unwrap());
-        let started = stderr
-            .lines()
-            .map_while(Result::ok)
-            .any(|line| line.starts_with("listening on"));
-        assert!(started, "tcpdump did not start");
-        let stdout = tcpdump.stdout.take().unwrap();
+        let args = ["-l", "-s", "96", "tcp", "src", "port", "80"];
+        let mut tcpdump = Tcpdump::start(namespace, interface, &args).unwrap();
+        let stdout = tcpdump.stdout().unwrap();
         let longest = Arc::new(AtomicUsize::new(0));
         let seen = longest.clone();
         std::thread::spawn(move || Self::read(stdout, &seen));
-        Self { tcpdump, longest }
+        Self {
+            _tcpdump: tcpdump,
+            longest,
+        }
     }
 
     fn read(stdout: ChildStdout, longest: &AtomicUsize) {
@@ -315,12 +307,5 @@ impl LongestSegment {
             std::thread::sleep(Duration::from_millis(20));
         }
         self.longest.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for LongestSegment {
-    fn drop(&mut self) {
-        let _ = self.tcpdump.kill();
-        let _ = self.tcpdump.wait();
     }
 }

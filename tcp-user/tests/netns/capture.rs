@@ -3,10 +3,11 @@
 use crate::lab::{Lab, PEER, V4, V6, read_all, wait_for};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use xtask::tcpdump::Tcpdump;
 
 /// A directory that goes when the test ends.
 struct Directory(PathBuf);
@@ -22,15 +23,6 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -71,16 +63,8 @@ fn a_capture_has_both_directions_and_the_handshakes_of_xdp() {
     let lab = Lab::new();
     let directory = Directory::new(&lab);
     let seen = directory.0.join("client.pcap");
-    let mut tcpdump = lab.client.command("tcpdump");
-    tcpdump.args(["-U", "-n", "-i", PEER, "-w", seen.to_str().unwrap(), "tcp"]);
-    let mut tcpdump = Killed(tcpdump.stderr(Stdio::piped()).spawn().unwrap());
-    // It counts on stderr what it has seen; the pipe stays open for that.
-    let mut said = BufReader::new(tcpdump.0.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("listening on") {
-        line.clear();
-        assert!(said.read_line(&mut line).unwrap() > 0, "tcpdump has ended");
-    }
+    let args = ["-U", "-w", seen.to_str().unwrap(), "tcp"];
+    let tcpdump = Tcpdump::start(&lab.client, PEER, &args).unwrap();
     let file = directory.0.join("server.pcapng");
     let mut server = lab.serve(&["--pcap", file.to_str().unwrap()]);
     get(lab.connect(&format!("{V4}:80")));
@@ -101,7 +85,7 @@ fn a_capture_has_both_directions_and_the_handshakes_of_xdp() {
         let fins = try_tshark(&seen, "tcp.flags.fin == 1", &["tcp.stream", "tcp.srcport"]);
         fins.is_ok_and(|fins| fins.iter().collect::<BTreeSet<_>>().len() == 6)
     });
-    drop((tcpdump, said));
+    drop(tcpdump);
 
     let wrong = "tcp.checksum.status == 0 || ip.checksum.status == 0 || _ws.malformed";
     assert_eq!(tshark(&file, wrong, &["frame.number"]), [""; 0]);

@@ -2,11 +2,10 @@
 
 use etherparse::{PacketHeaders, TransportHeader};
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use xtask::netns::Namespace;
+use xtask::tcpdump::Tcpdump;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
@@ -66,29 +65,19 @@ impl Segment {
 
 /// A running tcpdump.
 pub struct Capture {
-    tcpdump: Child,
+    _tcpdump: Tcpdump,
     file: PathBuf,
 }
 
 impl Capture {
     /// Starts capturing TCP on `interface`; returns once frames are seen.
     pub fn start(namespace: &Namespace, interface: &str, file: PathBuf) -> Self {
-        let mut tcpdump = namespace
-            .command("tcpdump")
-            .args(["-i", interface, "-U", "--immediate-mode", "-B", "16384"])
-            .args(["-Z", "root", "-w", file.to_str().unwrap(), "tcp"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = BufReader::new(tcpdump.stderr.take().unwrap());
-        let started = stderr
-            .lines()
-            .map_while(Result::ok)
-            .any(|line| line.contains("listening on"));
-        assert!(started, "tcpdump did not start");
-        Self { tcpdump, file }
+        let args = ["-U", "-B", "16384", "-w", file.to_str().unwrap(), "tcp"];
+        let tcpdump = Tcpdump::start(namespace, interface, &args).unwrap();
+        Self {
+            _tcpdump: tcpdump,
+            file,
+        }
     }
 
     /// All segments so far, once no more come for a moment.
@@ -108,8 +97,6 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        let _ = self.tcpdump.kill();
-        let _ = self.tcpdump.wait();
         let _ = fs::remove_file(&self.file);
     }
 }
