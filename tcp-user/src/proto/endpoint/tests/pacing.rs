@@ -1,19 +1,19 @@
-//! Congestion control that paces.
+//! How much goes out at once: in a recovery, and where congestion control paces.
 
 use super::*;
 use crate::proto::Algorithm;
 use std::time::Duration;
 
-const MSS: u32 = 1448;
+const MSS: u32 = 1460;
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 
 /// A connection with a full initial window in flight and more to send.
-fn in_flight() -> Script {
+fn in_flight(congestion: Algorithm) -> Script {
     let config = Config {
-        congestion: Algorithm::Bbr,
+        congestion,
         ..config()
     };
-    let (mut s, id) = Script::established_with(config, &offer(1460, Some(7), true, true));
+    let (mut s, id) = Script::established_with(config, &offer(1460, Some(7), true, false));
     s.endpoint
         .write(s.now, id, &vec![1; 60_000])
         .expect("it is open");
@@ -22,10 +22,29 @@ fn in_flight() -> Script {
     s
 }
 
+/// RFC 9937 §6: as many as arrived, and one more for each ACK while nothing speaks against it.
+#[test]
+fn a_recovery_with_an_empty_pipe_grows_with_each_ack() {
+    for congestion in [Algorithm::Cubic, Algorithm::Reno] {
+        let mut s = in_flight(congestion);
+        s.sack = vec![(1 + 7 * MSS, 1 + 10 * MSS)];
+        s.send(1, 1, ACK, b"");
+        assert_eq!(s.endpoint.infos(s.now)[0].in_flight, 0, "all else is lost");
+        let mut again = vec![s.recv_all().len()];
+        s.pass(ROUND_TRIP);
+        for segment in 1..3 {
+            s.sack = vec![(1 + 7 * MSS, 1 + 10 * MSS)];
+            s.send(1, 1 + segment * MSS, ACK, b"");
+            again.push(s.recv_all().len());
+        }
+        assert_eq!(again, [3, 2, 2], "{congestion:?}");
+    }
+}
+
 /// Nothing paces the initial window, so it is no debt when the first rate is known.
 #[test]
 fn a_paced_recovery_is_not_held_up_by_the_initial_window() {
-    let mut s = in_flight();
+    let mut s = in_flight(Algorithm::Bbr);
     s.sack = vec![(1 + 7 * MSS, 1 + 10 * MSS)];
     s.send(1, 1, ACK, b"");
     assert_eq!(s.endpoint.infos(s.now)[0].in_flight, 0, "all else is lost");
@@ -39,7 +58,7 @@ fn a_paced_recovery_is_not_held_up_by_the_initial_window() {
 
 #[test]
 fn a_run_is_no_longer_than_pacing_lets_out() {
-    let mut s = in_flight();
+    let mut s = in_flight(Algorithm::Bbr);
     // The path is empty again, and cwnd has grown.
     s.send(1, 1 + 10 * MSS, ACK, b"");
     let info = s.endpoint.infos(s.now).remove(0);
