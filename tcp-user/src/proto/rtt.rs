@@ -22,6 +22,8 @@ pub(crate) struct RttEstimator {
     backoff: u8,
     /// The SYN-ACK was sent more than once.
     syn_lost: bool,
+    /// The peer has kept an ACK back for longer than a probe waits.
+    slow_acks: bool,
 }
 
 /// Microseconds, saturating.
@@ -39,6 +41,7 @@ impl RttEstimator {
             rto_min: micros(rto_min.min(MAX_RTO)),
             backoff: 0,
             syn_lost: false,
+            slow_acks: false,
         }
     }
 
@@ -46,6 +49,16 @@ impl RttEstimator {
     /// [`RTO_AFTER_SYN_LOSS`].
     pub(crate) fn syn_was_lost(&mut self) {
         self.syn_lost = true;
+    }
+
+    /// A probe was not needed: the ACK was only kept back.
+    pub(crate) fn note_slow_acks(&mut self) {
+        self.slow_acks = true;
+    }
+
+    /// Whether ACKs are kept back for longer than most peers do.
+    pub(crate) fn acks_are_slow(&self) -> bool {
+        self.slow_acks
     }
 
     /// Takes a measured round trip (RFC 6298 §2.2 and §2.3) and ends backoff (§5.7). The

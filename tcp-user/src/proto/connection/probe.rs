@@ -17,8 +17,12 @@ use crate::proto::congestion::Congestion;
 use std::time::Duration;
 use tcp_common::seq::SeqNum;
 
-/// `TLP.max_ack_delay` (RFC 8985 §7.2): how long a peer may sit on the ACK of one segment.
-const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
+/// `TLP.max_ack_delay` (RFC 8985 §7.2): how long a peer may sit on the ACK of one segment. Most sit
+/// on it for 40 ms or less, and who sits on it longer is told by the first probe that was not
+/// needed: it costs a segment, where waiting costs everybody whose last segment is lost.
+const MAX_ACK_DELAY: Duration = Duration::from_millis(50);
+/// The same for those who do.
+const SLOW_ACK_DELAY: Duration = Duration::from_millis(200);
 /// What timers and schedulers on both sides may add to a round trip.
 const SLACK: Duration = Duration::from_millis(2);
 /// Probes in a row at most.
@@ -31,6 +35,8 @@ struct TailProbe {
     end: SeqNum,
     /// `TLP.is_retrans`.
     again: bool,
+    /// Of a single segment, whose ACK was waited for.
+    alone: bool,
 }
 
 /// The probes of a flight.
@@ -75,14 +81,16 @@ impl Flight {
             && self.probes.tail.is_none()
     }
 
-    /// A probe was sent; `again`: octets that had been sent before.
-    pub(super) fn on_probe(&mut self, tail: bool, again: bool) {
+    /// A probe was sent; `again`: octets that had been sent before; `alone`:
+    /// there are no others.
+    pub(super) fn on_probe(&mut self, tail: bool, again: bool, alone: bool) {
         self.probes.due = false;
         self.probes.unanswered += 1;
         if tail {
             self.probes.tail = Some(TailProbe {
                 end: self.board.nxt(),
                 again,
+                alone,
             });
         }
     }
@@ -101,8 +109,11 @@ impl Connection {
         if seg.ack.before(probe.end) {
             return;
         }
-        if !probe.again || dsack.is_some_and(|(_, right)| right == probe.end) {
+        if !probe.again {
             f.probes.tail = None;
+        } else if dsack.is_some_and(|(_, right)| right == probe.end) {
+            f.probes.tail = None;
+            self.probed_for_nothing(probe);
         } else if seg.ack.after(probe.end) {
             // It repaired a loss, which has to count as one.
             f.probes.tail = None;
@@ -113,6 +124,14 @@ impl Connection {
         } else if arrival.acked == 0 && seg.sack.as_slice().is_empty() {
             // Two ACKs: the original arrived as well.
             f.probes.tail = None;
+            self.probed_for_nothing(probe);
+        }
+    }
+
+    /// The original had arrived: its ACK was only kept back, if it was the only one.
+    fn probed_for_nothing(&mut self, probe: TailProbe) {
+        if probe.alone {
+            self.rtt.note_slow_acks();
         }
     }
 
@@ -142,7 +161,14 @@ impl Connection {
             return;
         }
         let timeout = match self.rtt.srtt() {
-            Some(srtt) if f.board.pipe() <= u32::from(self.snd.mss) => 2 * srtt + MAX_ACK_DELAY,
+            Some(srtt) if f.board.pipe() <= u32::from(self.snd.mss) => {
+                let delay = if self.rtt.acks_are_slow() {
+                    SLOW_ACK_DELAY
+                } else {
+                    MAX_ACK_DELAY
+                };
+                2 * srtt + delay
+            }
             Some(srtt) => 2 * srtt + SLACK,
             None => Duration::from_secs(1),
         };

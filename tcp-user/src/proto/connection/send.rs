@@ -486,7 +486,10 @@ impl Connection {
         self.probe = false;
         match plan.kind {
             Kind::Probe => flight.window_probed = true,
-            Kind::LossProbe => flight.on_probe(tail, again),
+            Kind::LossProbe => {
+                let octets = self.snd.nxt.distance_from(self.snd.una);
+                flight.on_probe(tail, again, octets <= u32::from(self.snd.mss));
+            }
             Kind::Text | Kind::Again | Kind::Keepalive | Kind::Ack => {}
         }
         if !again && plan.kind != Kind::Probe && plan.len < usize::from(self.snd.mss) {

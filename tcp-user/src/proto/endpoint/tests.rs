@@ -7,6 +7,7 @@ mod handshake;
 mod memory;
 mod pacing;
 mod path_mtu;
+mod probe;
 mod receive;
 mod rules;
 mod send;
