@@ -279,6 +279,7 @@ impl Connection {
         echo: Option<u32>,
     ) -> News {
         let mut news = News::default();
+        let probed = f.probes.is_unanswered();
         let reordering = &mut self.reordering;
         let mut note = |rack: &mut Rack, range: &Range| {
             news.octets += range.len();
@@ -289,7 +290,7 @@ impl Connection {
                 let rtt = now - range.sent_at;
                 news.rtt = Some(news.rtt.map_or(rtt, |newest| newest.min(rtt)));
             }
-            rack.on_delivered(now, range, echo, reordering);
+            rack.on_delivered(now, range, echo, probed, reordering);
         };
         let una = self.snd.una;
         f.board.acknowledge(una, |range| note(&mut f.rack, range));

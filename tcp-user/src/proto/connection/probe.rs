@@ -50,6 +50,11 @@ pub(super) struct Probes {
 }
 
 impl Probes {
+    /// One was sent, and nothing has come since.
+    pub(super) const fn is_unanswered(&self) -> bool {
+        self.unanswered > 0
+    }
+
     /// An ACK brought news.
     pub(super) fn on_answer(&mut self) {
         self.due = false;

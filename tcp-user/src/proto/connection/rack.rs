@@ -77,21 +77,24 @@ impl Rack {
     }
 
     /// Steps 1 to 3 for a range that was delivered. `echo` is the echoed timestamp in
-    /// milliseconds of our clock. Returns whether it says something about what was
+    /// milliseconds of our clock; `probed`: it answers a probe, which went out some milliseconds
+    /// after everything else. Returns whether it says something about what was
     /// sent before it.
     pub(super) fn on_delivered(
         &mut self,
         now: Instant,
         range: &Range,
         echo: Option<u32>,
+        probed: bool,
         reordering: &mut Reordering,
     ) -> bool {
         let rtt = now - range.sent_at;
         if range.again {
-            // Which of the copies it was (§6.2 step 2).
-            let older =
-                echo.is_some_and(|echo| (echo.wrapping_sub(range.sent_at.millis()) as i32) < 0);
-            if older || rtt < self.min_rtt {
+            // Which of the copies it was (§6.2 step 2). An echo tells for sure where the copies
+            // are milliseconds apart; else it was the first if it took less than ever before.
+            let older = echo.map(|echo| (echo.wrapping_sub(range.sent_at.millis()) as i32) < 0);
+            let is_sure = probed && older == Some(false);
+            if older == Some(true) || !is_sure && rtt < self.min_rtt {
                 return false;
             }
         } else {

@@ -46,7 +46,7 @@ impl Path {
             reordering,
         } = self;
         board.sack(seq(1000 * i), seq(1000 * (i + 1)), |r| {
-            rack.on_delivered(now, r, echo, reordering);
+            rack.on_delivered(now, r, echo, false, reordering);
         });
     }
 

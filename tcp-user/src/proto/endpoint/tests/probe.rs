@@ -187,3 +187,39 @@ fn the_last_segment_alone_is_probed_soon_unless_the_peer_keeps_acks_back() {
     s.millis(1000);
     s.expect_nothing();
 }
+
+/// A queue that has emptied makes the round trip shorter than it ever was. The answer to the
+/// probe is that to the copy all the same, as the echo says, so what was sent before it and is
+/// not there is lost (RFC 8985 §6.2 step 2).
+#[test]
+fn a_probe_that_is_answered_sooner_than_ever_exposes_what_was_lost() {
+    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, true));
+    s.endpoint.write(s.now, id, b"first").expect("open");
+    s.recv_all();
+    s.millis(20);
+    let echo = |s: &mut Script, sent: u32| {
+        s.ts = s.ts.map(|ts| Timestamps { ecr: sent, ..ts });
+    };
+    s.send(1, 6, ACK, b"");
+    let len = MSS - 12;
+    s.endpoint
+        .write(s.now, id, &vec![1; 8 * len])
+        .expect("open");
+    assert_eq!(s.recv_all().len(), 8);
+    // All is lost, and the tail's probe, too.
+    s.millis(42);
+    assert_eq!(s.recv_all().len(), 1);
+    let mut probe = None;
+    while probe.is_none() {
+        s.millis(1);
+        probe = s.recv();
+    }
+    let probe = probe.expect("the first segment");
+    assert_eq!(probe.brief(), (6, 1, ".".into(), len));
+    echo(&mut s, probe.timestamps.expect("timestamps").val);
+    s.millis(1);
+    s.send(1, 6 + len as u32, ACK, b"");
+    // A fresh start, of a segment (RFC 6937), and not a crawl from probe to probe.
+    s.expect(6 + len as u32, 1, ".", len);
+    assert_eq!(s.endpoint.infos(s.now)[0].in_flight, len as u32);
+}
