@@ -185,7 +185,8 @@ fn a_clean_path_knows_no_stalls() {
     });
 }
 
-/// No timer fires too early and no ACK comes too late where nothing is lost.
+/// No timer fires too early and no ACK comes too late where nothing is lost. A client that keeps an
+/// ACK back for longer than most do gets the one probe that tells so (RFC 8985 §7.2).
 #[test]
 fn nothing_is_sent_twice_over_a_clean_path() {
     seeds("nothing_is_sent_twice_over_a_clean_path", 300, |seed| {
@@ -194,6 +195,8 @@ fn nothing_is_sent_twice_over_a_clean_path() {
         // Within what timeouts must allow for.
         plan.client.delayed_ack = rng.chance(0.7).then(|| rng.millis(1, 180));
         plan.client.rto = Duration::from_secs(1);
+        let patience = Duration::from_millis(50);
+        let probes = plan.client.delayed_ack.is_some_and(|d| d >= patience);
         plan.client.slow_reader = None;
         plan.client.buffer = plan.client.buffer.max(20_000);
         plan.slow = None;
@@ -201,8 +204,9 @@ fn nothing_is_sent_twice_over_a_clean_path() {
         sim.run(HOURS);
         sim.assert_complete();
         let p = &sim.peers[0];
-        let repeats = (p.monitor.repeats, p.client.repeats);
-        assert_eq!(repeats, (0, 0), "{}", sim.report());
+        assert_eq!(p.client.repeats, 0, "{}", sim.report());
+        let most = u64::from(probes);
+        assert!(p.monitor.repeats <= most, "{}", sim.report());
     });
 }
 
