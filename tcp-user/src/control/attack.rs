@@ -4,7 +4,6 @@
 //! What counts are SYNs that want an answer and ACKs that guess cookies; legitimate
 //! clients make both, but not `cookie.attack_rate` of them a second.
 
-use super::loader::Counters;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -81,11 +80,10 @@ impl Watch {
     }
 }
 
-/// Both [`Watch`]es over the counters of a program.
+/// Both [`Watch`]es.
 pub struct Guard {
     watch: Watch,
     syns: Watch,
-    counters: Counters,
     shared: Arc<Shared>,
 }
 
@@ -108,11 +106,10 @@ impl Shared {
 
 impl Guard {
     /// `attack_rate` is `cookie.attack_rate`, `adaptive_rate` is `xdp.adaptive_rate`.
-    pub fn new(attack_rate: u32, adaptive_rate: u32, counters: Counters) -> Self {
+    pub fn new(attack_rate: u32, adaptive_rate: u32) -> Self {
         Self {
             watch: Watch::new(attack_rate),
             syns: Watch::new(adaptive_rate),
-            counters,
             shared: Arc::default(),
         }
     }
@@ -123,11 +120,10 @@ impl Guard {
         self.syns.set_threshold(adaptive_rate);
     }
 
-    /// Reads the counters; the new state if it changes.
-    pub fn look(&mut self, now: Duration) -> Option<Threat> {
-        let counters = self.counters.read();
-        let attacked = self.watch.read(now, frames(&counters));
-        let flooded = self.syns.read(now, syns(&counters));
+    /// The counters of a program as they are now; the new state if it changes.
+    pub fn look(&mut self, now: Duration, counters: &[(Counter, u64)]) -> Option<Threat> {
+        let attacked = self.watch.read(now, frames(counters));
+        let flooded = self.syns.read(now, syns(counters));
         let threat = self.threat();
         let shared = &self.shared;
         shared.attacked.store(threat.attacked, Ordering::Relaxed);

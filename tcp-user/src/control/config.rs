@@ -409,8 +409,10 @@ impl Config {
         self.proxy.check()
     }
 
-    /// What the engine gets to know. The rest (MTU, checksums) depends on the interface.
-    pub fn engine(&self) -> proto::Config {
+    /// What the engine of one of so many workers gets to know. The rest (MTU, checksums) depends on
+    /// the interface.
+    pub fn engine(&self, workers: u32) -> proto::Config {
+        let workers = workers.max(1) as usize;
         let recv_buffer = self.tcp.recv_buffer;
         proto::Config {
             msl: self.tcp.msl,
@@ -423,14 +425,14 @@ impl Config {
             },
             recv_buffer,
             send_buffer: self.tcp.send_buffer,
-            memory: self.tcp.memory,
+            memory: self.tcp.memory / workers,
             keepalive_interval: self.tcp.keepalive_interval,
             max_retries: self.tcp.max_retries,
             fin_timeout: self.tcp.fin_timeout,
             // BBR would not heed the marks.
             ecn: self.tcp.ecn && self.tcp.congestion != Congestion::Bbr,
             max_connections: self.tcp.max_connections as usize,
-            half_open: self.tcp.half_open as usize,
+            half_open: (self.tcp.half_open as usize).div_ceil(workers),
             syn_ack_retries: self.tcp.syn_ack_retries,
             initial_window: u16::try_from(recv_buffer).unwrap_or(u16::MAX),
             window_scale: window_scale(recv_buffer),

@@ -139,7 +139,8 @@ struct Server {
     streams: Policy,
     capture: Option<Capture>,
     backends: proxy::Watch,
-    shield: (shield::Watch, loader::Counters),
+    shield: shield::Watch,
+    counters: loader::Counters,
     _control: server::Socket,
 }
 
@@ -170,11 +171,9 @@ impl Server {
             None => None,
         };
 
-        let mut engine = config.engine();
+        let mut engine = config.engine(nic.queues);
         engine.mtu = (nic.mtu as usize).min(xsk::MAX_PACKET) as u16;
         engine.partial_checksums = nic.partial_checksums();
-        engine.memory /= nic.queues.max(1) as usize;
-        engine.half_open = engine.half_open.div_ceil(nic.queues.max(1) as usize);
         let metrics = metrics
             .map(|at| metrics::Server::bind(at).with_context(|| format!("--metrics {at}")))
             .transpose()?;
@@ -270,11 +269,7 @@ impl Server {
             ladder::print(&hub)?;
         }
         let (desk, orders) = orders::pair()?;
-        let attack = attack::Guard::new(
-            config.cookie.attack_rate,
-            config.xdp.adaptive_rate,
-            program.counters()?,
-        );
+        let attack = attack::Guard::new(config.cookie.attack_rate, config.xdp.adaptive_rate);
         let sources = Arc::new(server::Sources {
             threat: attack.shared(),
             interface: nic.name.clone(),
@@ -335,7 +330,8 @@ impl Server {
             streams,
             capture,
             backends,
-            shield: (shield, counters),
+            shield,
+            counters,
             _control: control,
         })
     }
@@ -373,8 +369,9 @@ impl Server {
             tracing::debug!("cookie keys");
             self.rotate()?;
         }
+        let counted = self.counters.read();
         let before = self.attack.threat();
-        if let Some(threat) = self.attack.look(now.boot) {
+        if let Some(threat) = self.attack.look(now.boot, &counted) {
             self.program.configure(&self.config, threat)?;
             let refusing = self.config.cookie.require_timestamps == RequireTimestamps::UnderAttack;
             if threat.attacked != before.attacked {
@@ -393,8 +390,7 @@ impl Server {
             Err(error) => tracing::debug!(%error, "addresses"),
         }
         if self.is_adaptive() {
-            let (watch, counters) = &mut self.shield;
-            watch.count(now.boot, &counters.read());
+            self.shield.count(now.boot, &counted);
         }
         self.look_at_listeners()?;
         self.sweep.tick();
@@ -410,7 +406,6 @@ impl Server {
     fn look_at_listeners(&mut self) -> Result<(), loader::Error> {
         let table = self
             .shield
-            .0
             .look(&self.listens, self.nic.index, self.nic.mtu);
         self.program.set_shields(table)
     }
@@ -521,10 +516,10 @@ impl Server {
                 break;
             }
         }
-        if self.shield.0.is_tuned() {
+        if self.shield.is_tuned() {
             // The last cookies come back as ACKs, which the kernel has to read as they were made.
             std::thread::sleep(shield::LAST_ACKS.saturating_sub(stopping.elapsed()));
-            self.shield.0.restore();
+            self.shield.restore();
         }
         for worker in &commands {
             worker.send(Command::Abort);

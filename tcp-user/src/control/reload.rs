@@ -29,7 +29,7 @@ impl Server {
         let program = |e: super::loader::Error| e.to_string();
         self.attack
             .set_thresholds(config.cookie.attack_rate, config.xdp.adaptive_rate);
-        self.shield.0.set_rate(config.xdp.adaptive_rate);
+        self.shield.set_rate(config.xdp.adaptive_rate);
         self.program
             .configure(&config, self.attack.threat())
             .map_err(program)?;
@@ -41,8 +41,7 @@ impl Server {
             self.follow_listens(&config.listen)?;
             config.listen.clone_from(&self.config.listen);
         }
-        let mut engine = config.engine();
-        engine.half_open = engine.half_open.div_ceil(self.workers.len().max(1));
+        let engine = config.engine(self.nic.queues);
         for worker in &self.workers {
             worker
                 .commands()

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tcp_common::cookie::Negotiated;
 use tcp_common::flow::FlowKey;
 use tcp_common::seq::SeqNum;
+use tcp_common::wire::Timestamps;
 
 /// A SYN that comes again is answered again, but not sooner than this: sources may be forged.
 const REPEAT: Duration = Duration::from_millis(500);
@@ -46,6 +47,11 @@ impl HalfOpen {
     /// Whether a SYN that came again gets its SYN-ACK again.
     pub(super) fn may_repeat(&self, now: Instant) -> bool {
         now - self.sent >= REPEAT
+    }
+
+    /// The option as we send it.
+    pub(super) fn stamps(&self) -> Option<Timestamps> {
+        self.timestamps.map(|(val, ecr)| Timestamps { val, ecr })
     }
 
     /// When the SYN-ACK is to be sent again: RFC 6298 §5.5, from the RTO of §2.1.

@@ -157,7 +157,7 @@ impl Endpoint {
         let (snd_nxt, rcv_nxt) = (entry.snd_nxt, entry.rcv_nxt);
         let recent = entry.timestamps.map(|(_, recent)| recent);
         if seg.flags.control() == Flags::SYN && admits(seg, seg.seq, rcv_nxt, recent) {
-            self.answer_new_incarnation(seg, snd_nxt);
+            self.answer_new_incarnation(now, seg, snd_nxt);
             return Disposition::Syn;
         }
         if self.accepting

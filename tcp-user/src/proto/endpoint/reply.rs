@@ -2,6 +2,7 @@
 
 use super::super::connection::state::Inferred;
 use super::super::frame::{LinkHeader, Outgoing};
+use super::super::half_open::HalfOpen;
 use super::super::segment::{SackList, Segment};
 use super::super::time_wait::TimeWait;
 use super::super::{Instant, State, TraceEvent};
@@ -102,16 +103,13 @@ impl Reply {
 
     /// A SYN-ACK like those that XDP sends.
     pub(super) fn syn_ack(
-        link: LinkHeader,
-        flow: FlowKey,
-        (iss, irs): (SeqNum, SeqNum),
+        entry: &HalfOpen,
         window: u16,
         options: SynAckOptions,
-        ecn: bool,
         note: &'static str,
     ) -> Self {
         let mut flags = Flags::SYN.with(Flags::ACK);
-        if ecn {
+        if entry.negotiated.ecn {
             // RFC 3168 §6.1.1: an ECN-setup SYN-ACK.
             flags = flags.with(Flags::ECE);
         }
@@ -121,24 +119,24 @@ impl Reply {
             client: State::Established,
             server: State::SynReceived,
             note,
-            ..Self::new(link, flow, iss, irs + 1, flags)
+            ..Self::new(entry.link, entry.flow, entry.iss, entry.irs + 1, flags)
         }
     }
 
     /// The ACK to what is not acceptable in SYN-RECEIVED.
-    pub(super) fn challenge(
-        link: LinkHeader,
-        flow: FlowKey,
-        (iss, irs): (SeqNum, SeqNum),
-        window: u16,
-        timestamps: Option<(u32, u32)>,
-    ) -> Self {
+    pub(super) fn challenge(entry: &HalfOpen, window: u16) -> Self {
         Self {
             window,
-            timestamps: timestamps.map(|(val, ecr)| Timestamps { val, ecr }),
+            timestamps: entry.stamps(),
             client: State::SynSent,
             server: State::SynReceived,
-            ..Self::new(link, flow, iss + 1, irs + 1, Flags::ACK)
+            ..Self::new(
+                entry.link,
+                entry.flow,
+                entry.iss + 1,
+                entry.irs + 1,
+                Flags::ACK,
+            )
         }
     }
 

@@ -7,55 +7,27 @@ use super::super::table::Place;
 use super::super::{Event, Instant, State};
 use super::reply::Reply;
 use super::{Disposition, Endpoint};
-use tcp_common::cookie::{self, Negotiated};
+use tcp_common::cookie;
 use tcp_common::flow::FlowKey;
 use tcp_common::seq::SeqNum;
-use tcp_common::wire::options::{self, SynAckOptions, SynOptions};
-use tcp_common::wire::{Flags, Timestamps, ip, tcp};
+use tcp_common::wire::options::{self, SynOptions};
+use tcp_common::wire::{Flags, ip, tcp};
 
 /// Attempts to find a cookie above an old SND.NXT; each succeeds with one half.
 const SYN_ACK_ATTEMPTS: u16 = 24;
 
-/// An ISS, what it carries, and `TSval` of ours and of the client's.
-struct Made {
-    iss: SeqNum,
-    negotiated: Negotiated,
-    timestamps: Option<(u32, u32)>,
-}
-
 impl Endpoint {
     /// A SYN without a connection: answered, and kept if there is room.
     pub(super) fn on_syn(&mut self, now: Instant, hash: u32, seg: &Segment<'_>) {
-        let made = self.cookie(seg, None);
-        let kept = made.as_ref().is_some_and(|made| {
-            let entry = HalfOpen {
-                flow: seg.flow,
-                link: seg.reply_link(),
-                irs: seg.seq,
-                iss: made.iss,
-                negotiated: made.negotiated,
-                timestamps: made.timestamps,
-                created: now,
-                sent: now,
-                retries: 0,
-            };
-            self.keep(hash, entry)
-        });
-        if !kept {
+        let entry = self.cookie(now, seg, None);
+        let reply = entry.as_ref().map(|entry| self.syn_ack(entry, ""));
+        if !entry.is_some_and(|entry| self.keep(hash, entry)) {
             // If XDP took the flow for known, it does so no more.
             self.events.push_back(Event::FlowEnded(seg.flow));
         }
-        if self.config.trace {
-            self.record(seg.trace(
-                now,
-                seg.window.into(),
-                State::SynSent,
-                State::SynReceived,
-                "",
-            ));
-        }
-        if let Some(made) = made {
-            self.send_syn_ack(seg, &made);
+        self.trace_half_open(now, seg, State::SynSent, "");
+        if let Some(reply) = reply {
+            self.replies.push(reply);
         }
     }
 
@@ -114,15 +86,7 @@ impl Endpoint {
 
     fn repeat_syn_ack(&mut self, index: u32) {
         if let Some(entry) = self.half_opens.get(index) {
-            let reply = Reply::syn_ack(
-                entry.link,
-                entry.flow,
-                (entry.iss, entry.irs),
-                self.config.initial_window,
-                self.syn_ack_options(&entry.flow, entry.negotiated, entry.timestamps),
-                entry.negotiated.ecn,
-                "retransmission",
-            );
+            let reply = self.syn_ack(entry, "retransmission");
             self.replies.push(reply);
         }
     }
@@ -209,13 +173,7 @@ impl Endpoint {
             return;
         };
         if self.limit.allow(now) {
-            let reply = Reply::challenge(
-                entry.link,
-                entry.flow,
-                (entry.iss, entry.irs),
-                self.config.initial_window,
-                entry.timestamps,
-            );
+            let reply = Reply::challenge(entry, self.config.initial_window);
             self.replies.push(reply);
         }
         self.trace_half_open(now, seg, State::SynSent, "not acceptable");
@@ -245,44 +203,34 @@ impl Endpoint {
             .saturating_sub((ip + tcp::HEADER_LEN) as u16)
     }
 
-    fn syn_ack_options(
-        &self,
-        flow: &FlowKey,
-        negotiated: Negotiated,
-        timestamps: Option<(u32, u32)>,
-    ) -> SynAckOptions {
-        options::syn_ack(
-            self.our_mss(flow),
+    fn syn_ack(&self, entry: &HalfOpen, note: &'static str) -> Reply {
+        let negotiated = entry.negotiated;
+        let options = options::syn_ack(
+            self.our_mss(&entry.flow),
             negotiated.window_scale.map(|_| self.config.window_scale),
             negotiated.sack,
-            timestamps.map(|(val, ecr)| Timestamps { val, ecr }),
-        )
-    }
-
-    fn send_syn_ack(&mut self, seg: &Segment<'_>, made: &Made) {
-        let reply = Reply::syn_ack(
-            seg.reply_link(),
-            seg.flow,
-            (made.iss, seg.seq),
-            self.config.initial_window,
-            self.syn_ack_options(&seg.flow, made.negotiated, made.timestamps),
-            made.negotiated.ecn,
-            "",
+            entry.stamps(),
         );
-        self.replies.push(reply);
+        Reply::syn_ack(entry, self.config.initial_window, options, note)
     }
 
     /// Answers the SYN of a new incarnation of a connection in TIME-WAIT. Its ISS must exceed
     /// `floor`, SND.NXT of the old one (RFC 6191 §2, RFC 9293 §3.10.7.4).
-    pub(super) fn answer_new_incarnation(&mut self, seg: &Segment<'_>, floor: SeqNum) {
-        if let Some(made) = self.cookie(seg, Some(floor)) {
-            self.send_syn_ack(seg, &made);
+    pub(super) fn answer_new_incarnation(
+        &mut self,
+        now: Instant,
+        seg: &Segment<'_>,
+        floor: SeqNum,
+    ) {
+        if let Some(entry) = self.cookie(now, seg, Some(floor)) {
+            let reply = self.syn_ack(&entry, "");
+            self.replies.push(reply);
         }
     }
 
-    /// The cookie that XDP would have made. It cannot be chosen: the MSS that it carries is
+    /// The handshake with the cookie that XDP would have made. That cannot be chosen: the MSS that it carries is
     /// lowered until it exceeds `floor`.
-    fn cookie(&self, seg: &Segment<'_>, floor: Option<SeqNum>) -> Option<Made> {
+    fn cookie(&self, now: Instant, seg: &Segment<'_>, floor: Option<SeqNum>) -> Option<HalfOpen> {
         if !self.accepting {
             return None;
         }
@@ -302,10 +250,16 @@ impl Endpoint {
             let iss = SeqNum(made.iss);
             if floor.is_none_or(|f| iss.after(f)) {
                 let timestamps = seg.timestamps.filter(|_| negotiated.timestamps);
-                return Some(Made {
+                return Some(HalfOpen {
+                    flow: seg.flow,
+                    link: seg.reply_link(),
+                    irs: seg.seq,
                     iss,
                     negotiated,
                     timestamps: timestamps.map(|ts| (made.tsval, ts.val)),
+                    created: now,
+                    sent: now,
+                    retries: 0,
                 });
             }
             // 32 is the step of the cookie's MSS above 2048; without timestamps

@@ -1,19 +1,26 @@
 //! Loss probes: RFC 8985 §7 and what goes beyond it.
 
 use super::config;
+use crate::proto::ConnId;
 use crate::proto::script::*;
 use tcp_common::wire::Timestamps;
 
 const MSS: usize = 1460;
 
-/// RFC 8985 §7.3: the last segment again before the timeout, with the one that probes.
-#[test]
-fn a_lost_tail_is_probed() {
+/// Established with SACK; its first five octets took a round trip of 20 ms.
+fn measured() -> (Script, ConnId) {
     let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
     s.endpoint.write(s.now, id, b"first").expect("open");
     s.recv_all();
     s.millis(20);
     s.send(1, 6, ACK, b"");
+    (s, id)
+}
+
+/// RFC 8985 §7.3: the last segment again before the timeout, with the one that probes.
+#[test]
+fn a_lost_tail_is_probed() {
+    let (mut s, id) = measured();
     s.endpoint.write(s.now, id, &[1; 4380]).expect("open");
     assert_eq!(s.recv_all().len(), 3);
     s.millis(41);
@@ -71,11 +78,7 @@ fn recovery_is_probed_with_the_first_segment() {
 /// RFC 6298 §5.5: nothing comes between a timeout that is not answered and the next.
 #[test]
 fn a_timeout_without_an_answer_is_followed_by_no_probe() {
-    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
-    s.endpoint.write(s.now, id, b"first").expect("open");
-    s.recv_all();
-    s.millis(20);
-    s.send(1, 6, ACK, b"");
+    let (mut s, id) = measured();
     s.endpoint.write(s.now, id, &[1; 4380]).expect("open");
     assert_eq!(s.recv_all().len(), 3);
     let mut times = Vec::new();
@@ -92,11 +95,7 @@ fn a_timeout_without_an_answer_is_followed_by_no_probe() {
 #[test]
 fn a_probe_that_repaired_a_loss_counts_as_one() {
     for needed in [true, false] {
-        let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
-        s.endpoint.write(s.now, id, b"first").expect("open");
-        s.recv_all();
-        s.millis(20);
-        s.send(1, 6, ACK, b"");
+        let (mut s, id) = measured();
         s.endpoint.write(s.now, id, &[1; 1460]).expect("open");
         s.recv_all();
         s.millis(240);
@@ -155,11 +154,7 @@ fn a_timeout_is_not_undone_if_a_probe_had_to_repair_the_loss() {
 /// RFC 8985 §7.2: the ACK of a single segment may be kept back. By most not for long.
 #[test]
 fn the_last_segment_alone_is_probed_soon_unless_the_peer_keeps_acks_back() {
-    let (mut s, id) = Script::established_with(config(), &offer(1460, Some(7), true, false));
-    s.endpoint.write(s.now, id, b"first").expect("open");
-    s.recv_all();
-    s.millis(20);
-    s.send(1, 6, ACK, b"");
+    let (mut s, id) = measured();
     s.endpoint.write(s.now, id, b"lost").expect("open");
     s.recv_all();
     s.millis(88);
